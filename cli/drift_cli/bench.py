@@ -1,0 +1,337 @@
+"""`drift bench`: load against a server, or two results side by side. The work is in `drift_engine.bench`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from drift_engine.bench import comparing, results, running, shaping, traces
+from drift_engine.bench.preparing import Wishes
+from drift_engine.bench.records import RequestRecord
+from drift_engine.bench.results import Result, Slo, Workload
+from drift_engine.bench.servers import Server
+from drift_engine.errors import EngineError
+
+HELP = "measure a server under load, or compare two results"
+API_KEY_VARIABLE = "DRIFT_API_KEY"
+EXIT_FAILED_REQUESTS = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All options of `drift bench`; docs/bench.md explains them."""
+    parser.description = "Open-loop, streaming load against an OpenAI-compatible server. See docs/bench.md."
+    parser.add_argument("--url", help="the server, for example http://127.0.0.1:8000")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="print ratios B / A"
+    )
+
+    load = parser.add_argument_group("load (one of --trace and --poisson)")
+    load.add_argument("--trace", type=Path, metavar="FILE", help="a recorded workload, gzipped or not")
+    load.add_argument("--format", choices=("auto", "mooncake", "azure", "agent-sessions"), default="auto")
+    load.add_argument("--rate-scale", type=float, default=1.0, metavar="R", help="2: twice as fast")
+    load.add_argument(
+        "--length-scale", type=float, default=1.0, metavar="L", help="0.1: a tenth of the tokens"
+    )
+    load.add_argument(
+        "--duration", type=float, metavar="S", help="only what arrives in the run's first S seconds"
+    )
+    load.add_argument("--requests", type=int, metavar="N", help="only the first N requests")
+    load.add_argument(
+        "--spread", action="store_true", help="spread the bursts of a rounded time stamp evenly"
+    )
+    load.add_argument("--poisson", type=float, metavar="RATE", help="synthetic: RATE requests per second")
+    load.add_argument("--prompt-tokens", type=int, default=512, metavar="N", help="of a synthetic request")
+    load.add_argument("--output-tokens", type=int, default=128, metavar="M", help="of a synthetic request")
+    load.add_argument("--seed", type=int, default=0, help="of texts and of synthetic arrivals")
+
+    requests = parser.add_argument_group("requests")
+    requests.add_argument("--model", help="name of a served model; by default the first")
+    requests.add_argument("--api-key", help=f"by default ${API_KEY_VARIABLE}")
+    requests.add_argument("--chat", action="store_true", help="send prompts as chat messages")
+    requests.add_argument(
+        "--ignore-eos",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="force the asked output length (by default where the server is known to understand it)",
+    )
+    requests.add_argument(
+        "--overlong", choices=("clip", "skip"), default="clip", help="prompts above the context"
+    )
+    requests.add_argument("--concurrency-limit", type=int, metavar="N", help="at most N requests at a time")
+    requests.add_argument("--timeout-s", type=float, default=300.0, metavar="S", help="of one request")
+    requests.add_argument("--metrics-url", help="the server's Prometheus page, by default URL/metrics")
+
+    verdict = parser.add_argument_group("promise to judge by")
+    verdict.add_argument("--slo-ttft-ms", type=float, metavar="A", help="time to first token")
+    verdict.add_argument("--slo-tbt-ms", type=float, metavar="B", help="time between tokens")
+    verdict.add_argument(
+        "--slo-ttft-per-token-ms", type=float, default=0.0, metavar="C", help="raises A per new token"
+    )
+    verdict.add_argument(
+        "--attainment", type=float, default=0.99, help="share of requests to keep the promise for"
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=Path, metavar="OUT", help="write the result; - for standard output")
+    output.add_argument("--log", type=Path, metavar="TOKENS.jsonl", help="write the token-time log")
+    output.add_argument("--quiet", action="store_true", help="no table, no progress bar")
+    output.add_argument("--allow-failures", action="store_true", help="exit with 0 though requests failed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code: 0, 1 when requests failed, 2 for options or files that can't be used, 130 after Ctrl-C."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        if options.compare:
+            return _compare(*options.compare)
+        return _measure(options, errors)
+    except (EngineError, ValueError) as error:
+        errors.print(f"drift bench: {error}", markup=False)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        errors.print("drift bench: interrupted before the first request")
+        return EXIT_INTERRUPTED
+
+
+def _measure(options: argparse.Namespace, errors: Console) -> int:
+    if not options.url:
+        raise ValueError("--url is needed, or --compare A.json B.json")
+    load = _load(options)
+    api_key = options.api_key or os.environ.get(API_KEY_VARIABLE)
+    with _ProgressBar(enabled=errors.is_terminal and not options.quiet, console=errors) as watcher:
+        outcome = asyncio.run(_drive(options, load, api_key, watcher))
+    result = outcome.result
+    to_stdout = options.json == Path("-")
+    if to_stdout:
+        sys.stdout.buffer.write(results.dump(result))
+        sys.stdout.buffer.flush()
+    elif options.json:
+        results.write(result, options.json)
+    if not to_stdout and not options.quiet:
+        Console().print(table(result))
+    for warning in outcome.warnings:
+        errors.print(f"warning: {warning}", markup=False)
+    if result.interrupted:
+        return EXIT_INTERRUPTED
+    failed = result.failed > 0 and not options.allow_failures
+    return EXIT_FAILED_REQUESTS if failed else 0
+
+
+async def _drive(
+    options: argparse.Namespace, load: running.Load, api_key: str | None, watcher: running.Watcher
+) -> running.Outcome:
+    async with Server(options.url, api_key, options.metrics_url) as server:
+        return await running.run(server, load, watcher)
+
+
+def _load(options: argparse.Namespace) -> running.Load:
+    """Raises ValueError or TraceError."""
+    if (options.trace is None) == (options.poisson is None):
+        raise ValueError("--trace FILE or --poisson RATE is needed, not both")
+    for name in ("timeout_s", "concurrency_limit"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')}: {value} is not above 0")
+    wish = shaping.Shape(
+        rate_scale=options.rate_scale,
+        length_scale=options.length_scale,
+        duration_s=options.duration,
+        requests=options.requests,
+        spread=options.spread,
+    )
+    if options.trace is not None:
+        trace = traces.read(options.trace, None if options.format == "auto" else options.format)
+        arrivals = shaping.shape(trace, wish)
+        name, kind = trace.name, trace.format
+        spread = options.spread and trace.bin_s > 0
+    else:
+        arrivals = shaping.poisson(
+            rate_rps=options.poisson,
+            requests=_synthetic_requests(options),
+            prompt_tokens=options.prompt_tokens,
+            output_tokens=options.output_tokens,
+            seed=options.seed,
+        )
+        name, kind, spread = "", "synthetic", False
+    return running.Load(
+        arrivals=arrivals,
+        workload=Workload(
+            trace=name,
+            format=kind,
+            rate_scale=options.rate_scale,
+            length_scale=options.length_scale,
+            arrivals="poisson" if options.poisson is not None else "spread" if spread else "recorded",
+            overlong=options.overlong,
+            concurrency_limit=options.concurrency_limit,
+            chat=options.chat,
+            seed=options.seed,
+        ),
+        slo=Slo(
+            ttft_ms=options.slo_ttft_ms,
+            ttft_per_token_ms=options.slo_ttft_per_token_ms,
+            tbt_ms=options.slo_tbt_ms,
+            attainment_target=options.attainment,
+        ),
+        model=options.model,
+        wishes=Wishes(
+            chat=options.chat, ignore_eos=options.ignore_eos, overlong=options.overlong, seed=options.seed
+        ),
+        timeout_s=options.timeout_s,
+        log_path=options.log,
+        command=_command(sys.argv[1:]),
+    )
+
+
+def _synthetic_requests(options: argparse.Namespace) -> int:
+    if options.requests is not None:
+        return int(options.requests)
+    if options.duration is None:
+        raise ValueError("--poisson needs --requests or --duration")
+    return max(1, round(options.poisson * options.duration))
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """What was typed, without the API key and without folders, which are nobody else's business."""
+    shown, hide = ["drift"], False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if hide or (name == "--api-key" and equals):
+            argument = f"{name}=***" if equals and not hide else "***"
+        elif equals and value.startswith("/"):
+            argument = f"{name}={Path(value).name}"
+        elif argument.startswith("/"):
+            argument = Path(argument).name
+        hide = argument == "--api-key"
+        shown.append(argument)
+    return shlex.join(shown)
+
+
+def _compare(a_path: Path, b_path: Path) -> int:
+    comparison = comparing.compare(results.read(a_path), results.read(b_path))
+    shown = Table("", "A", "B", "B / A", title=f"A {a_path.name}, B {b_path.name}")
+    for row in comparison.rows:
+        ratio = "-" if row.ratio is None else f"{row.ratio:.3f}"
+        shown.add_row(row.name, _number(row.a), _number(row.b), ratio)
+    console = Console()
+    console.print(shown)
+    for difference in comparison.differences:
+        console.print(f"differs: {difference}", markup=False, soft_wrap=True)
+    return 0
+
+
+def table(result: Result) -> Table:
+    """What a person wants to know first."""
+    shown = Table(
+        "",
+        "p50",
+        "p90",
+        "p99",
+        "max",
+        title=f"{result.model} at {result.url}, mode {result.mode}",
+        min_width=60,
+    )
+    for name, spread in (
+        ("TTFT ms", result.ttft_ms),
+        ("TBT ms (all gaps)", result.tbt_ms),
+        ("TPOT ms", result.tpot_ms),
+        ("end to end ms", result.e2e_ms),
+    ):
+        shown.add_row(name, *(_number(value) for value in (spread.p50, spread.p90, spread.p99, spread.max)))
+    worst = result.tbt_ms
+    shown.add_row("TBT ms (worst gap)", _number(worst.worst_gap_p50), "", _number(worst.worst_gap_p99), "")
+    shown.add_section()
+    facts = [
+        ("requests, failed, skipped", f"{result.requests}, {result.failed}, {result.skipped}"),
+        ("seconds", _number(result.duration_s)),
+        ("offered, answered per s", f"{_number(result.rate_rps)}, {_number(result.completed_rps)}"),
+        ("prompt tokens, cached", f"{result.prompt_tokens}, {_share(result.cached_share)}"),
+        ("output tokens, per s", f"{result.output_tokens}, {_number(result.output_tokens_per_s)}"),
+    ]
+    slo = result.slo
+    if slo.bounded:
+        bounds = [
+            f"{name} {bound:g} ms" for name, bound in (("TTFT", slo.ttft_ms), ("TBT", slo.tbt_ms)) if bound
+        ]
+        facts.append(("promise", f"{', '.join(bounds)} for {slo.attainment_target:.1%}"))
+        for name, attainment, goodput_rps in (
+            ("kept (P99 gap), good per s", result.attainment, result.goodput_rps),
+            *(
+                (f"kept ({reading}), good per s", judgement.attainment, judgement.goodput_rps)
+                for reading, judgement in (
+                    ("worst gap", result.by_worst_gap),
+                    ("mean gap", result.by_mean_gap),
+                )
+                if judgement is not None
+            ),
+        ):
+            facts.append((name, f"{_share(attainment)}, {_number(goodput_rps)}"))
+        facts.append(("one-token answers (TTFT only)", str(result.one_token_answers)))
+    if result.generator is not None:
+        facts.append(("generator's send lag p99 ms", _number(result.generator.send_lag_ms.p99)))
+    if result.server_counts is not None:
+        facts.append(("server's counters", "agree" if result.server_counts.agree else "DIFFER"))
+    for name, value in facts:
+        shown.add_row(name, value)
+    return shown
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value.is_integer():
+        return f"{value:.0f}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+class _ProgressBar(running.Watcher):
+    """On a terminal only."""
+
+    def __init__(self, *, enabled: bool, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[failed]} failed"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not enabled,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._failed = 0
+
+    def __enter__(self) -> _ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def stage(self, text: str) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(text, total=None, failed=0)
+        self._progress.update(self._task, description=text)
+
+    def started(self, requests: int) -> None:
+        assert self._task is not None, "stages come first"
+        self._progress.update(self._task, description="requests", total=requests)
+
+    def ended(self, record: RequestRecord) -> None:
+        assert self._task is not None, "stages come first"
+        self._failed += record.status == "failed"
+        self._progress.update(self._task, advance=1, failed=self._failed)

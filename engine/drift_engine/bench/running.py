@@ -1,0 +1,217 @@
+"""A whole run: prepare, replay, log, judge, compare with the server's counters. `drift bench` is its shell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from drift_engine.bench import counters, metrics, preparing
+from drift_engine.bench.preparing import Wishes
+from drift_engine.bench.records import Header, Log, LogError, LogWriter, RequestRecord
+from drift_engine.bench.replaying import LoopLag, WallClock, replay
+from drift_engine.bench.results import Result, ServerCounts, Slo, Workload
+from drift_engine.bench.servers import Model, Server, ServerError
+from drift_engine.bench.shaping import window_s
+from drift_engine.bench.streaming import Sender
+from drift_engine.bench.traces import Arrival
+
+SETTLE_S = 5.0
+"""A server's counters may move a moment after its last answer; they get so long to agree."""
+SETTLE_STEP_S = 0.25
+LENGTH_TOLERANCE = 0.02
+"""Prompts whose total length is further than this from what was asked are worth a warning."""
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send where, and how to judge it."""
+
+    arrivals: Sequence[Arrival]
+    workload: Workload
+    slo: Slo = Slo()
+    model: str | None = None
+    wishes: Wishes = Wishes()
+    timeout_s: float = 300.0
+    """Deadline of one request, from the moment it is due."""
+    log_path: Path | None = None
+    command: str = "drift bench"
+
+
+class Watcher:
+    """Hears how a run goes; the command line draws a progress bar from it."""
+
+    def stage(self, text: str) -> None:
+        """Before the first request: what is being done."""
+
+    def started(self, requests: int) -> None:
+        """The clock runs."""
+
+    def ended(self, record: RequestRecord) -> None:
+        """One request is over."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    result: Result
+    warnings: tuple[str, ...]
+
+
+async def run(server: Server, load: Load, watcher: Watcher) -> Outcome:
+    """Cancelling it while requests run ends the run early: the result then says `interrupted`.
+
+    Raises ServerError if the server can't be measured at all, LogError if the log can't be opened, and
+    asyncio.CancelledError if cancelled before the first request.
+    """
+    watcher.stage("asking the server")
+    model = await server.model(load.model)
+    watcher.stage("counting tokens")
+    plan, vocabulary = await preparing.plan(server, model, load.arrivals, load.wishes)
+    forced = preparing.forces_length(model, load.wishes.ignore_eos)
+    if not plan.planned:
+        raise ServerError(
+            f"{model.id}: all {plan.skipped} requests are longer than its context of {model.max_model_len} tokens"
+        )
+    watcher.stage("writing prompts")
+    chat, seed = load.wishes.chat, load.wishes.seed
+    bodies = preparing.BodyWriter(model, vocabulary, chat=chat, ignore_eos=forced, seed=seed)
+    before = await server.metrics()
+    header = Header(window_s=window_s([planned.arrival for planned in plan.planned]))
+    recorder = _Recorder(load.log_path, header, watcher)
+    clock, loop_lag = WallClock(), LoopLag()
+    sender = Sender(
+        server,
+        "/v1/chat/completions" if chat else "/v1/completions",
+        clock.now_s,
+        timeout_s=load.timeout_s,
+        concurrency_limit=load.workload.concurrency_limit,
+    )
+    watcher.started(len(plan.planned))
+    sampling = asyncio.create_task(loop_lag.watch())
+    interrupted = False
+    try:
+        await replay(
+            plan.planned, bodies.body, sender, clock=clock, forced_length=forced, on_end=recorder.take
+        )
+    except asyncio.CancelledError:
+        interrupted = True
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+    finally:
+        sampling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sampling
+        recorder.close()
+    log = recorder.log(interrupted)
+    counts = await _server_counts(server, before, log.records)
+    result = Result(
+        kind="bench",
+        mode=(before and counters.label(before, "mode")) or "unknown",
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=load.command,
+        drift_version=importlib.metadata.version("drift-serve"),
+        url=server.url,
+        model=model.id,
+        workload=load.workload,
+        interrupted=interrupted,
+        skipped=plan.skipped,
+        generator=metrics.generator_share(log.records, loop_lag.samples_s),
+        server_counts=counts,
+        **metrics.summarize(log, load.slo),
+    )
+    told = (*recorder.warnings, *warnings(result, model, vocabulary.measured))
+    return Outcome(result=result, warnings=told)
+
+
+class _Recorder:
+    """Keeps the records and writes the log. A log that can't be written is a warning; the run goes on."""
+
+    def __init__(self, path: Path | None, header: Header, watcher: Watcher) -> None:
+        self._header = header
+        self._watcher = watcher
+        self._records: list[RequestRecord] = []
+        self._writer = LogWriter(path, header) if path else None
+        self.warnings: list[str] = []
+
+    def take(self, record: RequestRecord) -> None:
+        self._records.append(record)
+        self._watcher.ended(record)
+        if self._writer is not None:
+            try:
+                self._writer.append(record)
+            except LogError as error:
+                self.warnings.append(f"the log is incomplete: {error}")
+                self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def log(self, interrupted: bool) -> Log:
+        header = self._header
+        if interrupted:  # only what was offered until then counts
+            offered = sorted(record.scheduled_s for record in self._records)
+            span = [Arrival(index=index, at_s=at_s) for index, at_s in enumerate(offered)]
+            header = msgspec.structs.replace(header, window_s=window_s(span))
+        return Log(header=header, records=tuple(self._records))
+
+
+async def _server_counts(
+    server: Server, before: str | None, records: Sequence[RequestRecord]
+) -> ServerCounts | None:
+    if before is None:
+        return None
+    earlier = counters.parse(before)
+    deadline_s = asyncio.get_running_loop().time() + SETTLE_S
+    while True:
+        after = await server.metrics()
+        counts = None if after is None else counters.against_log(earlier, counters.parse(after), records)
+        if counts is None or counts.agree or asyncio.get_running_loop().time() >= deadline_s:
+            return counts
+        await asyncio.sleep(SETTLE_STEP_S)
+
+
+def warnings(result: Result, model: Model, measured: bool) -> list[str]:
+    """What a reader of the numbers has to know, one line each."""
+    told = []
+    if result.interrupted:
+        told.append("interrupted: the result covers the requests that were sent until then")
+    if result.failed:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in result.failures.items())
+        told.append(f"{result.failed} of {result.requests} requests failed: {reasons}")
+    if result.skipped:
+        told.append(f"{result.skipped} requests skipped: longer than {model.max_model_len} tokens")
+    if result.clipped_prompts or result.clipped_outputs:
+        told.append(
+            f"cut to fit {model.max_model_len} tokens: {result.clipped_prompts} prompts, "
+            f"{result.clipped_outputs} outputs"
+        )
+    if result.short_outputs:
+        told.append(f"{result.short_outputs} answers ended before the length they were forced to")
+    asked, real = result.asked_prompt_tokens, result.prompt_tokens
+    if not result.failed and abs(real - asked) > LENGTH_TOLERANCE * asked:
+        source = "" if measured else " (the server has no /tokenize to measure with)"
+        told.append(f"prompts have {real} tokens, asked were {asked}{source}")
+    generator = result.generator
+    if generator is not None and not generator.reliable:
+        told.append(
+            f"the load generator lagged (P99 above {metrics.RELIABLE_LAG_MS:g} ms): "
+            "the latencies are not the server's alone"
+        )
+    counts = result.server_counts
+    if counts is not None and not counts.agree:
+        pairs = {
+            "requests": counts.requests,
+            "prompt tokens": counts.prompt_tokens,
+            "generation tokens": counts.generation_tokens,
+        }
+        told.append(
+            "the server's counters disagree with the log: "
+            + ", ".join(f"{name} {pair.server} / {pair.client}" for name, pair in pairs.items())
+        )
+    return told

@@ -1,0 +1,150 @@
+"""Start and end of the core process: load, tell the api process, step until told to stop.
+
+Whatever goes wrong before or during serving leaves as one `wire.Fault`, and the process exits with status 1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from drift_engine import models, wire
+from drift_engine.cache import KvCache
+from drift_engine.clock import MonotonicClock
+from drift_engine.core import resolving
+from drift_engine.core.channel import Channel
+from drift_engine.core.grammars import Grammars
+from drift_engine.core.loop import Core, CoreLimits
+from drift_engine.devices.base import Device
+from drift_engine.devices.cpu import CpuDevice
+from drift_engine.devices.runner import Runner
+from drift_engine.errors import EngineError
+from drift_engine.models.kv_store import KvStore
+from drift_engine.models.transformer import Transformer
+from drift_engine.options import NodeOptions
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(address: str, options: NodeOptions, model_path: Path, parent_pid: int) -> int:
+    """Runs the core until it is told to stop; returns the exit status."""
+    _die_with(parent_pid)
+    # the api process decides when to stop: a terminal's Ctrl-C reaches the whole group
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = Channel(address)
+    try:
+        core, device, ready = start(options, model_path, channel)
+        channel.send(ready)
+        try:
+            while not core.stopping:
+                core.step()
+        finally:
+            device.close()
+    except EngineError as error:
+        channel.send(wire.Fault(str(error)))
+        return 1
+    except Exception as error:
+        log.exception("the core failed")
+        channel.send(wire.Fault(f"the core failed: {error!r}"))
+        return 1
+    finally:
+        channel.close()
+    return 0
+
+
+def start(options: NodeOptions, model_path: Path, channel: Channel) -> tuple[Core, Device, wire.Ready]:
+    """Loads the model and builds the core around it. Raises EngineError."""
+    start_s = time.monotonic()
+    cuda = torch.cuda.is_available()
+    device_name = resolving.device_of(options, cuda=cuda)
+    torch_device = torch.device(device_name)
+    dtype = getattr(torch, resolving.dtype_of(options, device_name))
+    model_config = models.read_config(model_path)
+    context = resolving.context_of(options, model_config.longest_context_tokens)
+
+    def progress(done: int, total: int) -> None:
+        channel.send(wire.Loading("weights", done, total))
+
+    model = models.load(model_path, torch_device, dtype, progress, max_context_tokens=context)
+    config = resolving.resolve(
+        options,
+        machine(torch_device),
+        context_tokens=context,
+        bytes_per_page=KvStore.bytes_per_page(model_config, options.page_tokens, dtype),
+    )
+    kv = KvStore.allocate(model_config, config.kv_pages, config.page_tokens, torch_device, dtype)
+    grammars = Grammars(model_path, model_config.vocab_size, model_config.eos_token_ids)
+    device = _device(config, model, kv)
+    core = Core(
+        device,
+        KvCache(config.kv_pages, config.page_tokens, prefix=options.prefix_cache),
+        channel,
+        grammars,
+        config.mode,
+        CoreLimits(
+            max_running=config.max_running,
+            max_model_len_tokens=config.max_model_len_tokens,
+            max_step_tokens=config.max_step_tokens,
+            chunk_tokens=config.chunk_tokens,
+            tbt_target_s=options.slo.tbt_ms / 1e3,
+            eos_token_ids=frozenset(model_config.eos_token_ids),
+        ),
+    )
+    ready = wire.Ready(
+        architecture=model_config.architecture,
+        parameters=model_config.num_parameters,
+        vocab_size=model_config.vocab_size,
+        max_model_len_tokens=config.max_model_len_tokens,
+        eos_token_ids=tuple(model_config.eos_token_ids),
+        device=config.device,
+        hardware=_hardware(torch_device),
+        dtype=config.dtype,
+        threads=config.threads,
+        page_tokens=config.page_tokens,
+        kv_pages=config.kv_pages,
+        kv_bytes=config.kv_pages * KvStore.bytes_per_page(model_config, config.page_tokens, dtype),
+        mode=config.mode,
+        load_s=time.monotonic() - start_s,
+    )
+    return core, device, ready
+
+
+def machine(device: torch.device) -> resolving.Machine:
+    """What is there now."""
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+    else:
+        free_bytes = psutil.virtual_memory().available
+    return resolving.Machine(len(os.sched_getaffinity(0)), device.type == "cuda", free_bytes)
+
+
+def _device(config: resolving.CoreConfig, model: Transformer, kv: KvStore) -> Device:
+    clock = MonotonicClock()
+    return CpuDevice(Runner(model, kv, clock, max_requests=config.max_running), clock, threads=config.threads)
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return os.uname().machine
+
+
+def _die_with(parent_pid: int) -> None:
+    """Asks the kernel to end this process when the api process ends, however it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        raise SystemExit("the api process ended before its core started")

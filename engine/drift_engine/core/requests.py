@@ -1,0 +1,85 @@
+"""A request inside the core, from submission to its last token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from drift_engine import wire
+from drift_engine.cache import Sequence
+from drift_engine.core.grammars import Matcher
+from drift_engine.devices.base import Draw, Drawn
+from drift_engine.scheduling import views
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """`tokens` is the prompt and what was drawn since.
+
+    [0, computed)              their KV is in the pages of `sequence`
+    [computed, len(tokens))    still to be computed; exactly one once the prompt is in
+    """
+
+    submit: wire.Submit
+    tbt_target_s: float
+    eos_token_ids: frozenset[int]
+    matcher: Matcher | None = None
+    tokens: list[int] = field(init=False)
+    sequence: Sequence | None = None  # None while waiting
+    computed: int = 0
+    reported_cached: int | None = None  # reused tokens of the first admission, told with the first output
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.submit.token_ids)
+
+    @property
+    def request_id(self) -> str:
+        return self.submit.request_id
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.submit.token_ids)
+
+    @property
+    def drawn_tokens(self) -> int:
+        return len(self.tokens) - self.prompt_tokens
+
+    def waiting_view(self, cached_tokens: int) -> views.Waiting:
+        return views.Waiting(
+            self.request_id, len(self.tokens), cached_tokens, self.submit.arrival_s, self.submit.priority
+        )
+
+    def running_view(self) -> views.Running:
+        return views.Running(
+            self.request_id,
+            self.computed,
+            len(self.tokens) - self.computed,
+            self.submit.arrival_s,
+            self.tbt_target_s,
+            self.submit.priority,
+        )
+
+    def draw(self) -> Draw:
+        """How the token behind `tokens` is to be drawn."""
+        sampling = self.submit.sampling
+        early = self.drawn_tokens < sampling.min_tokens
+        banned = tuple(self._stop_ids()) if early else ()
+        bitmask = self.matcher.bitmask() if self.matcher is not None else None
+        return Draw(sampling, self.tokens, self.prompt_tokens, banned, bitmask)
+
+    def take(self, drawn: Drawn, max_model_len_tokens: int) -> tuple[wire.FinishReason | None, int | None]:
+        """Appends a drawn token; returns why the request ends now, and by which stop token."""
+        sampling = self.submit.sampling
+        self.tokens.append(drawn.token_id)
+        if drawn.token_id in self._stop_ids() and self.drawn_tokens > sampling.min_tokens:
+            return wire.FinishReason.STOP, drawn.token_id
+        if self.matcher is not None and self.matcher.advance(drawn.token_id):
+            return wire.FinishReason.STOP, None
+        if self.drawn_tokens >= sampling.max_tokens or len(self.tokens) >= max_model_len_tokens:
+            return wire.FinishReason.LENGTH, None
+        return None, None
+
+    def _stop_ids(self) -> frozenset[int]:
+        sampling = self.submit.sampling
+        own = frozenset(sampling.stop_token_ids)
+        return own if sampling.ignore_eos else own | self.eos_token_ids

@@ -1,0 +1,106 @@
+"""From what a node was asked (`NodeOptions`, may say auto) to what the core does (`CoreConfig`, never does).
+
+The rules are pure: they take the machine as a value, so they are tested without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drift_engine import wire
+from drift_engine.errors import CapacityError, OptionsError
+from drift_engine.options import NodeOptions
+
+AUTO_CONTEXTS = 4
+"""A CPU node's KV cache holds this many requests of full length, unless memory is short: enough for chats and
+their reuse, and a 32k-token drift-tiny stays below its 1.2 GB (256 MB of KV)."""
+
+CPU_KV_SHARE = 0.25
+"""Most of the free memory that a CPU node takes for KV; the machine serves others too."""
+
+CUDA_KV_SHARE = 0.85
+"""Of the memory left beside the weights; the rest is activations, graphs and the allocator's slack."""
+
+MAX_STEP_TOKENS = 2048
+"""Bound of a step's activations; chunks beyond it gain nothing on either device (GEMMs are saturated)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the device offers, after the weights are in."""
+
+    cores: int
+    cuda: bool
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoreConfig:
+    device: str
+    dtype: str
+    threads: int
+    max_model_len_tokens: int
+    page_tokens: int
+    kv_pages: int
+    mode: wire.Mode
+    max_running: int
+    max_step_tokens: int
+    chunk_tokens: int | None
+
+
+def device_of(options: NodeOptions, *, cuda: bool) -> str:
+    """Raises OptionsError where a GPU is asked for and none is there."""
+    if options.device == "cuda" and not cuda:
+        raise OptionsError("device: cuda was asked for, but torch sees no NVIDIA GPU; use cpu or auto")
+    if options.device == "auto":
+        return "cuda" if cuda else "cpu"
+    return options.device
+
+
+def dtype_of(options: NodeOptions, device: str) -> str:
+    """float32 on a CPU, where results are bit-identical whatever the batch; bfloat16 on a GPU."""
+    if options.dtype == "auto":
+        return "bfloat16" if device == "cuda" else "float32"
+    return options.dtype
+
+
+def context_of(options: NodeOptions, longest_context_tokens: int) -> int:
+    """Raises OptionsError above what the model was trained for."""
+    asked = options.max_model_len_tokens
+    if asked is not None and asked > longest_context_tokens:
+        raise OptionsError(
+            f"max_model_len_tokens: {asked} is above the model's longest context, {longest_context_tokens}"
+        )
+    return asked or longest_context_tokens
+
+
+def resolve(
+    options: NodeOptions, machine: Machine, *, context_tokens: int, bytes_per_page: int
+) -> CoreConfig:
+    """Raises CapacityError when not even one short request would fit."""
+    device = device_of(options, cuda=machine.cuda)
+    page_tokens = options.page_tokens
+    if options.kv_bytes is not None:
+        pages = options.kv_bytes // bytes_per_page
+    elif device == "cuda":
+        pages = int(machine.free_bytes * CUDA_KV_SHARE) // bytes_per_page
+    else:
+        enough = AUTO_CONTEXTS * -(-context_tokens // page_tokens)
+        pages = min(enough, int(machine.free_bytes * CPU_KV_SHARE) // bytes_per_page)
+    if pages < 2:
+        raise CapacityError(
+            f"kv_bytes: {options.kv_bytes or machine.free_bytes} bytes hold {max(pages, 0)} pages of "
+            f"{page_tokens} tokens ({bytes_per_page} bytes each); at least 2 are needed"
+        )
+    return CoreConfig(
+        device=device,
+        dtype=dtype_of(options, device),
+        threads=options.threads or machine.cores,
+        max_model_len_tokens=min(context_tokens, pages * page_tokens),
+        page_tokens=page_tokens,
+        kv_pages=pages,
+        mode=options.mode,
+        max_running=options.max_running,
+        max_step_tokens=max(MAX_STEP_TOKENS, options.max_running + 1),
+        chunk_tokens=options.chunk_tokens,
+    )

@@ -1,0 +1,112 @@
+"""The seam between deciding and computing: `Device`, `Lane`, `Event`, `Clock`, and the work that crosses it.
+
+The core describes a pass over rows of tokens as data (`Pass`) and launches it on a lane; it gets an `Event` back at
+once and polls it. A device that computes with torch, one that captures CUDA graphs and one that only knows how
+long things take all look the same from here. Free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from drift_engine import wire
+
+
+class Clock(Protocol):
+    def now_s(self) -> float:
+        """Monotonic seconds; the same epoch as the times on wire messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How the token behind a row's last one is drawn."""
+
+    sampling: wire.Sampling
+    history: Sequence[int]  # prompt and drawn tokens so far; read while the pass runs, never changed by it
+    prompt_tokens: int
+    banned: tuple[int, ...] = ()  # ids that may not come now, as end-of-sequence before min_tokens
+    bitmask: Any = None  # numpy int32 [ceil(vocab / 32)] of allowed ids; None allows all
+
+    @property
+    def index(self) -> int:
+        """Which generated token this is: with the seed it determines the random number."""
+        return len(self.history) - self.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Consecutive tokens of one request: `token_ids` at positions `start`, ... with KV in `pages`."""
+
+    request_id: str
+    token_ids: Sequence[int]
+    start: int
+    pages: Sequence[int]
+    draw: Draw | None  # None: the prompt goes on in a later pass
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass. A decode row has one token; rows draw independently of each other."""
+
+    decode: tuple[Row, ...]
+    prefill: tuple[Row, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.decode + self.prefill
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    token_id: int
+    logprobs: wire.TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a pass brought: a token for each row with a `draw`, by request."""
+
+    drawn: dict[str, Drawn]
+    pass_s: float  # from the start of packing its inputs to its last drawn token
+    forward_s: float  # of those, in the model
+
+
+class Event(Protocol):
+    """The end of a launched pass."""
+
+    def done(self) -> bool:
+        """Never blocks."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """True when done within the time."""
+
+    def results(self) -> Results:
+        """Only when done. Raises DeviceError when the pass failed."""
+
+
+class Lane(Protocol):
+    """A part of the device that runs passes in the order of their launch."""
+
+    @property
+    def name(self) -> str: ...
+
+    def launch(self, work: Pass) -> Event: ...
+
+
+class Device(Protocol):
+    """A device with its model and KV store."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """One lane over the whole device first; a split adds lanes of its parts."""
+
+    def release(self, request_id: str) -> None:
+        """Forgets what is kept per request. Only when no pass with it is in flight."""
+
+    def close(self) -> None:
+        """Ends the lanes; launched passes finish first."""

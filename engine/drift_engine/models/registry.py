@@ -1,0 +1,19 @@
+"""The model families that Drift serves, by the architecture that config.json names."""
+
+from __future__ import annotations
+
+from drift_engine.errors import ModelError
+from drift_engine.models import llama, mistral, qwen2, qwen3
+from drift_engine.models.family import Family
+
+FAMILIES = {module.FAMILY.architecture: module.FAMILY for module in (llama, qwen2, qwen3, mistral)}
+
+
+def find(architecture: str) -> Family:
+    """Raises ModelError that lists the supported architectures."""
+    try:
+        return FAMILIES[architecture]
+    except KeyError:
+        raise ModelError(
+            f"the architecture {architecture!r} is not supported; supported: {', '.join(FAMILIES)}"
+        ) from None

@@ -1,0 +1,80 @@
+"""How a node is asked to run. Options may say `auto`; `Config` never does (see `resolving`).
+
+A node gets its options as one JSON document, so that the local runtime, a pod's arguments and a test start it
+the same way: `python -m drift_engine.node --options '{"model": ...}'`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from drift_engine import wire
+from drift_engine.errors import OptionsError
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class SloOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The service's promise. Defaults are those of the DriftService resource."""
+
+    ttft_ms: Annotated[float, msgspec.Meta(gt=0)] = 400.0
+    ttft_per_token_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    tbt_ms: Annotated[float, msgspec.Meta(gt=0)] = 80.0
+
+
+class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that a node can be told. `None` means: decide from the machine and the model."""
+
+    model: str
+    """A folder's path or a URI: embedded://drift-tiny, file:///path, hf://owner/name."""
+    revision: str | None = None
+    served_model_name: str | None = None
+    """The name that clients use; None takes the model's own."""
+    node: str = "node-0"
+    role: wire.Role = wire.Role.MIXED
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    """0 takes a free port; the node prints the one it got."""
+    control_host: str = "127.0.0.1"
+    control_port: Port = 0
+    control_token: str = ""
+    """Empty: the node makes one and writes it to its own state only, so nobody else can use the control port."""
+    api_key_sha256: tuple[str, ...] = ()
+    """Hex SHA-256 of every accepted API key; empty accepts everybody."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: Positive | None = None
+    max_model_len_tokens: Positive | None = None
+    kv_bytes: Positive | None = None
+    page_tokens: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
+    prefix_cache: bool = True
+
+    mode: wire.Mode = wire.Mode.FUSED
+    max_running: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    """Requests that decode at the same time."""
+    max_waiting: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 512
+    """Requests that may wait beyond those; one more is answered 429."""
+    chunk_tokens: Positive | None = None
+    """Most tokens of one fused step; None: from the TBT target and the measured speed."""
+    slo: SloOptions = SloOptions()
+
+    max_body_bytes: Positive = 8 * 1024 * 1024
+    drain_timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def parse(document: str | bytes) -> NodeOptions:
+    """Raises OptionsError that names the field, the value and the limit."""
+    try:
+        return msgspec.json.decode(document, type=NodeOptions)
+    except msgspec.DecodeError as error:
+        raise OptionsError(f"node options: {error}") from error
+
+
+def dump(options: NodeOptions) -> str:
+    return msgspec.json.encode(options).decode()

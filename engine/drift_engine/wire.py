@@ -1,0 +1,271 @@
+"""What the processes of a node say to each other, as typed data.
+
+The api process sends `ToCore` messages and the core process answers with `FromCore` messages over one local
+ZeroMQ pair, each message one msgpack frame (`encode`, `decode_to_core`, `decode_from_core`). The router and the
+operator read the same report and event types over HTTP. This module is free of torch, so they can import it.
+
+Times named `*_s` on these messages are `time.monotonic()` seconds of the node's machine: both processes share it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+
+class Role(enum.StrEnum):
+    """What a node does. Only MIXED is served today; the others are the seam for disaggregation."""
+
+    MIXED = "mixed"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Mode(enum.StrEnum):
+    """How a node shares its device between prefill and decode."""
+
+    FUSED = "fused"
+    PREFILL_FIRST = "prefill-first"
+
+
+class FinishReason(enum.StrEnum):
+    STOP = "stop"  # an end-of-sequence or stop token, or the grammar is complete
+    LENGTH = "length"  # max_tokens or the context limit
+    CANCELLED = "cancelled"  # the client went away, or a stop string was found by the api process
+    ABORTED = "aborted"  # the node gave the request up: see `Output.error`
+
+
+class GrammarKind(enum.StrEnum):
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    REGEX = "regex"
+    LARK = "lark"
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """A constraint on the generated text, in llguidance's terms."""
+
+    kind: GrammarKind
+    text: str = ""
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the tokens of one request are drawn. Bounds are checked by the api process."""
+
+    max_tokens: int
+    min_tokens: int = 0
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0 is off
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0  # the api process draws one where the client gave none
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None  # None: no log probabilities; k: the drawn token's and the k likeliest
+    logit_bias: dict[int, float] = {}
+    grammar: Grammar | None = None
+
+
+class Slo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Targets of one request; None takes the node's."""
+
+    ttft_ms: float | None = None
+    tbt_ms: float | None = None
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """A request. `token_ids` is the prompt; `salt` keeps tenants' cached prefixes apart."""
+
+    request_id: str
+    token_ids: list[int]
+    sampling: Sampling
+    arrival_s: float
+    slo: Slo = Slo()
+    priority: int = 0  # higher is served first
+    salt: str = ""
+    role: Role = Role.MIXED
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    request_id: str
+
+
+class FlushCache(msgspec.Struct, frozen=True, tag=True):
+    """Forget every cached prefix that no running request uses."""
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag=True):
+    """End the core now. Draining is the api process's affair: it stops submitting and waits."""
+
+
+ToCore = Submit | Cancel | FlushCache | Shutdown
+
+
+class Loading(msgspec.Struct, frozen=True, tag=True):
+    """Progress of start-up; `done` of `total` are in the stage's own unit (bytes, tensors)."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The core serves from here on."""
+
+    architecture: str
+    parameters: int
+    vocab_size: int
+    max_model_len_tokens: int
+    eos_token_ids: tuple[int, ...]
+    device: str  # "cpu" or "cuda"
+    hardware: str  # as the device names itself
+    dtype: str
+    threads: int
+    page_tokens: int
+    kv_pages: int
+    kv_bytes: int
+    mode: Mode
+    load_s: float
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log probabilities under the model's own distribution (before penalties and temperature)."""
+
+    logprob: float
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """New tokens of one request. The first output of a request carries `cached_tokens`.
+
+    A stop or end-of-sequence token is among `token_ids` (it was computed and counts) and named by `stop_token`:
+    its text is not part of the answer.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    finish: FinishReason | None = None
+    stop_token: int | None = None
+    cached_tokens: int = 0
+    error: str | None = None
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """The core's state after a step. Counters only grow."""
+
+    time_s: float
+    running: int
+    waiting: int
+    queued_tokens: int  # uncached prompt tokens not yet computed, of waiting and running requests
+    kv_pages_used: int  # held by requests or by the prefix cache
+    kv_pages_held: int  # held by requests
+    kv_pages_total: int
+    steps_total: int = 0
+    preemptions_total: int = 0
+    prompt_tokens_total: int = 0
+    cached_tokens_total: int = 0
+    computed_prompt_tokens_total: int = 0
+    generation_tokens_total: int = 0
+    forward_s_total: float = 0.0  # in the model's forward and sampling
+    overhead_s_total: float = 0.0  # everything else of the steps
+    prefill_tokens_per_s: float = 0.0  # recent, over a chunk of 512; 0 before the first prefill
+
+
+class Step(msgspec.Struct, frozen=True, tag=True):
+    """What one step of the core brought."""
+
+    outputs: list[Output]
+    stats: Stats
+
+
+class Stored(msgspec.Struct, frozen=True, tag=True):
+    """Pages of one chain became shareable. `block_hashes` follow `parent_hash` (None at the root)."""
+
+    block_hashes: list[int]
+    parent_hash: int | None
+    token_ids: list[int]
+    page_tokens: int
+
+
+class Removed(msgspec.Struct, frozen=True, tag=True):
+    block_hashes: list[int]
+
+
+class Cleared(msgspec.Struct, frozen=True, tag=True):
+    """Everything is gone."""
+
+
+KvEvent = Stored | Removed | Cleared
+
+
+class KvEvents(msgspec.Struct, frozen=True, tag=True):
+    """Changes of the prefix cache. `sequence` numbers the first event; a gap means events were lost."""
+
+    sequence: int
+    events: list[KvEvent]
+
+
+class Fault(msgspec.Struct, frozen=True, tag=True):
+    """The core can't go on, or could not start. The process ends after sending it."""
+
+    message: str
+
+
+FromCore = Loading | Ready | Step | KvEvents | Fault
+
+_encoder = msgspec.msgpack.Encoder()
+_to_core: msgspec.msgpack.Decoder[ToCore] = msgspec.msgpack.Decoder(Submit | Cancel | FlushCache | Shutdown)
+_from_core: msgspec.msgpack.Decoder[FromCore] = msgspec.msgpack.Decoder(
+    Loading | Ready | Step | KvEvents | Fault
+)
+
+
+def encode(message: ToCore | FromCore) -> bytes:
+    """One frame."""
+    return _encoder.encode(message)
+
+
+def decode_to_core(frame: bytes) -> ToCore:
+    """Raises msgspec.ValidationError for a frame of another protocol version."""
+    return _to_core.decode(frame)
+
+
+def decode_from_core(frame: bytes) -> FromCore:
+    """Raises msgspec.ValidationError for a frame of another protocol version."""
+    return _from_core.decode(frame)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """`GET /control/v1/report`: what a router or an operator needs to know of a node."""
+
+    node: str
+    model: str
+    role: Role
+    mode: Mode
+    ready: bool
+    draining: bool
+    in_flight: int  # requests accepted and not yet answered
+    running: int
+    waiting: int
+    queued_tokens: int
+    kv_usage: float
+    kv_pages_total: int
+    page_tokens: int
+    max_model_len_tokens: int
+    prefill_tokens_per_s: float  # recent rate at the present split; 0 until a prefill was seen
+    tbt_p50_ms: float
+    tbt_p99_ms: float
+    kv_events_sequence: int
+    uptime_s: float
+
+
+def to_builtins(value: Any) -> Any:
+    """A wire type as plain JSON data."""
+    return msgspec.to_builtins(value)

@@ -1,0 +1,1 @@
+"""Drift's control plane: the DriftService resource and what turns it into running nodes."""
