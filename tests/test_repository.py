@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINNED = ["run", "dev", "tools"]
 RUN_EXTRAS = ["engine", "gpu", "router", "operator"]
-GENERATED_FOLDERS = {".git", ".venv", "dist", "node_modules"}
 
 
 def pins(name: str) -> dict[str, set[Version]]:
@@ -43,12 +42,10 @@ def wishes(extras: list[str]) -> list[Requirement]:
 
 
 def text_files() -> Iterator[Path]:
-    """Everything that is ours: caches hide behind a dot, and .gitignore names the rest."""
+    """Everything that is ours: caches hide behind a dot."""
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [
-            name
-            for name in folders
-            if name not in GENERATED_FOLDERS and (not name.startswith(".") or name in {".ci", ".github"})
+            name for name in folders if name != "dist" and (name == ".ci" or not name.startswith("."))
         ]
         for name in names:
             path = Path(folder, name)
@@ -68,15 +65,13 @@ def test_every_requirement_has_hashes(name: str) -> None:
         assert "--hash=sha256:" in block, block
 
 
-@pytest.mark.parametrize("path", ["requirements", ".ci", "Makefile", "pyproject.toml"])
+@pytest.mark.parametrize("path", ["requirements", ".ci", "Makefile"])
 def test_no_file_names_where_packages_come_from(path: str) -> None:
     files = [ROOT / path] if (ROOT / path).is_file() else list((ROOT / path).iterdir())
     for file in files:
-        text = re.sub(r"^.*http://127\.0\.0\.1.*$", "", file.read_text(), flags=re.M)
+        text = file.read_text().replace("http://127.0.0.1", "").replace("--no-emit-index-url", "")
         assert "://" not in text, file
-        assert not re.search(
-            r"--(extra-)?index-url(?! --no-annotate)|--find-links", text.replace("--no-emit-index-url", "")
-        ), file
+        assert not re.search(r"--(extra-)?index|--find-links", text), file
 
 
 @pytest.mark.parametrize(
@@ -100,7 +95,7 @@ def test_run_and_dev_agree() -> None:
 
 
 def test_run_needs_no_developer_tools() -> None:
-    only_dev = {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"]["dev"]}
+    only_dev = {"pytest", "hypothesis", "mypy", "ruff", "openai", "transformers", "uv"}
     assert not only_dev & pins("run").keys()
 
 

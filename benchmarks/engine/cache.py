@@ -2,7 +2,7 @@
 
     python benchmarks/engine/cache.py [--output FILE]
 
-The operations are the scheduler's: one `reserve` and one `publish` per running request and step, `match_tokens` per
+The operations are the scheduler's: one `reserve` and one `publish` per running request and step, `match` per
 waiting request, `open` and `close` per request, and eviction where the pool is full. Each number is the median of
 several rounds, with the garbage collector off.
 """
@@ -53,8 +53,8 @@ def prefixes() -> dict[str, float]:
         cache.close(cache.open(known, ""))
 
     return {
-        "match_cached_prompt": median_ns(51, 1, lambda: cache.match_tokens(known, "")),
-        "match_unknown_prompt": median_ns(51, 1, lambda: cache.match_tokens(unknown, "")),
+        "match_cached_prompt": median_ns(51, 1, lambda: cache.match(known, "").tokens),
+        "match_unknown_prompt": median_ns(51, 1, lambda: cache.match(unknown, "").tokens),
         "open_and_close_cached_prompt": median_ns(51, 1, reopen),
     }
 

@@ -19,16 +19,14 @@ from drift_engine.bench.preparing import Wishes
 from drift_engine.bench.records import RequestRecord
 from drift_engine.bench.results import Result, Slo, Workload
 from drift_engine.bench.servers import Server
-from drift_engine.errors import EngineError
 
-HELP = "measure a server under load, or compare two results"
 API_KEY_VARIABLE = "DRIFT_API_KEY"
 EXIT_FAILED_REQUESTS = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser) -> None:
     """All options of `drift bench`; docs/bench.md explains them."""
     parser.description = "Open-loop, streaming load against an OpenAI-compatible server. See docs/bench.md."
     parser.add_argument("--url", help="the server, for example http://127.0.0.1:8000")
@@ -72,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     requests.add_argument("--timeout-s", type=float, default=300.0, metavar="S", help="of one request")
     requests.add_argument("--metrics-url", help="the server's Prometheus page, by default URL/metrics")
 
+    requests.add_argument(
+        "--mode", help="how the engine was started, for the result; by default the server says"
+    )
+
     verdict = parser.add_argument_group("promise to judge by")
     verdict.add_argument("--slo-ttft-ms", type=float, metavar="A", help="time to first token")
     verdict.add_argument("--slo-tbt-ms", type=float, metavar="B", help="time between tokens")
@@ -90,27 +92,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The exit code: 0, 1 when requests failed, 2 for options or files that can't be used, 130 after Ctrl-C."""
+    """The exit code: 0, 1 when requests failed, 2 for options that can't be used, 130 after Ctrl-C.
+
+    Raises EngineError for a server that can't be measured and files that can't be used.
+    """
+    if options.compare:
+        return _compare(*options.compare)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        if options.compare:
-            return _compare(*options.compare)
-        return _measure(options, errors)
-    except (EngineError, ValueError) as error:
+        load = _load(options)
+        server = Server(options.url, options.api_key or os.environ.get(API_KEY_VARIABLE), options.metrics_url)
+    except ValueError as error:
         errors.print(f"drift bench: {error}", markup=False)
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        errors.print("drift bench: interrupted before the first request")
-        return EXIT_INTERRUPTED
-
-
-def _measure(options: argparse.Namespace, errors: Console) -> int:
-    if not options.url:
-        raise ValueError("--url is needed, or --compare A.json B.json")
-    load = _load(options)
-    api_key = options.api_key or os.environ.get(API_KEY_VARIABLE)
     with _ProgressBar(enabled=errors.is_terminal and not options.quiet, console=errors) as watcher:
-        outcome = asyncio.run(_drive(options, load, api_key, watcher))
+        outcome = asyncio.run(_drive(server, load, watcher))
+    return _report(options, outcome, errors)
+
+
+def _report(options: argparse.Namespace, outcome: running.Outcome, errors: Console) -> int:
     result = outcome.result
     to_stdout = options.json == Path("-")
     if to_stdout:
@@ -128,15 +128,15 @@ def _measure(options: argparse.Namespace, errors: Console) -> int:
     return EXIT_FAILED_REQUESTS if failed else 0
 
 
-async def _drive(
-    options: argparse.Namespace, load: running.Load, api_key: str | None, watcher: running.Watcher
-) -> running.Outcome:
-    async with Server(options.url, api_key, options.metrics_url) as server:
+async def _drive(server: Server, load: running.Load, watcher: running.Watcher) -> running.Outcome:
+    async with server:
         return await running.run(server, load, watcher)
 
 
 def _load(options: argparse.Namespace) -> running.Load:
     """Raises ValueError or TraceError."""
+    if not options.url:
+        raise ValueError("--url is needed, or --compare A.json B.json")
     if (options.trace is None) == (options.poisson is None):
         raise ValueError("--trace FILE or --poisson RATE is needed, not both")
     for name in ("timeout_s", "concurrency_limit"):
@@ -188,6 +188,7 @@ def _load(options: argparse.Namespace) -> running.Load:
             chat=options.chat, ignore_eos=options.ignore_eos, overlong=options.overlong, seed=options.seed
         ),
         timeout_s=options.timeout_s,
+        mode=options.mode,
         log_path=options.log,
         command=_command(sys.argv[1:]),
     )
@@ -195,10 +196,13 @@ def _load(options: argparse.Namespace) -> running.Load:
 
 def _synthetic_requests(options: argparse.Namespace) -> int:
     if options.requests is not None:
-        return int(options.requests)
+        requests: int = options.requests
+        return requests
     if options.duration is None:
         raise ValueError("--poisson needs --requests or --duration")
-    return max(1, round(options.poisson * options.duration))
+    rate_rps: float = options.poisson
+    duration_s: float = options.duration
+    return max(1, round(rate_rps * duration_s))
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ BLOCK = 1024
 @triton.jit(do_not_specialize=["blocks"])
 def swiglu_kernel(gate_up_ptr, out_ptr, blocks, blocks_per_row, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
-        token = (block // blocks_per_row).to(tl.int64)
+        token = tl.cast(block // blocks_per_row, tl.int64)
         column = (block % blocks_per_row) * BLOCK + tl.arange(0, BLOCK)
         inside = column < WIDTH
         at = token * (2 * WIDTH) + column

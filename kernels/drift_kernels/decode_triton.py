@@ -113,7 +113,8 @@ def decode_kernel(
             PRECISION,
         )
         # A part without keys has weight zero: its sum is 0 and its maximum minus infinity.
-        out = accumulator / tl.where(row_sum > 0, row_sum, 1.0)[:, None]
+        row_sum = tl.where(row_sum > 0, row_sum, 1.0)
+        out = accumulator / row_sum[:, None]
         if MERGED_LATER:
             partial = (b * HEADS + head) * splits + split
             tl.store(out_ptr + partial[:, None] * HEAD_DIM + dim[None, :], out, mask=mask)
@@ -136,7 +137,7 @@ def merge_kernel(
     split = tl.arange(0, BLOCK_SPLITS)
     dim = tl.arange(0, BLOCK_DIM)
     for row in range(tl.program_id(0), rows, tl.num_programs(0)):
-        at = row.to(tl.int64) * splits + split
+        at = tl.cast(row, tl.int64) * splits + split
         log_weight = tl.load(log_weight_ptr + at, mask=split < splits, other=float("-inf"))
         largest = tl.max(log_weight, axis=0)
         # Without any key (a padding row) every weight is zero and so is the result.
@@ -145,7 +146,7 @@ def merge_kernel(
         partial = tl.load(partial_ptr + at[:, None] * HEAD_DIM + dim[None, :], mask=mask, other=0.0)
         total = tl.sum(weight, axis=0)
         out = tl.sum(partial * weight[:, None], axis=0) / tl.where(total > 0, total, 1.0)
-        out_at = row.to(tl.int64) * HEAD_DIM + dim
+        out_at = tl.cast(row, tl.int64) * HEAD_DIM + dim
         tl.store(out_ptr + out_at, out.to(out_ptr.dtype.element_ty), mask=dim < HEAD_DIM)
 
 

@@ -106,7 +106,7 @@ def linear_kernel(
         if HAS_BIAS:
             bias = tl.load(bias_ptr + column, mask=column < OUTPUTS, other=0.0)
             accumulator += bias.to(tl.float32)[None, :]
-        at = row.to(tl.int64)[:, None] * OUTPUTS + column[None, :]
+        at = tl.cast(row, tl.int64)[:, None] * OUTPUTS + column[None, :]
         inside = (row < tokens)[:, None] & (column < OUTPUTS)[None, :]
         tl.store(y_ptr + at, accumulator.to(y_ptr.dtype.element_ty), mask=inside)
 

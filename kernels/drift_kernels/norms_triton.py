@@ -29,7 +29,7 @@ def add_rms_norm_kernel(
     inside = column < HIDDEN
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
     for token in range(tl.program_id(0), tokens, tl.num_programs(0)):
-        at = token.to(tl.int64) * HIDDEN + column
+        at = tl.cast(token, tl.int64) * HIDDEN + column
         total = tl.load(x_ptr + at, mask=inside, other=0.0)
         if HAS_RESIDUAL:
             residual = tl.load(residual_ptr + at, mask=inside, other=0.0)

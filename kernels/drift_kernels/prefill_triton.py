@@ -110,7 +110,7 @@ def prefill_kernel(
             accumulator = tl.zeros((ROWS, BLOCK_DIM), dtype=tl.float32)
             row_sum = tl.zeros((ROWS,), dtype=tl.float32)
             row_max = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
-            table_row_ptr = page_table_ptr + b.to(tl.int64) * pages_per_sequence
+            table_row_ptr = page_table_ptr + tl.cast(b, tl.int64) * pages_per_sequence
             accumulator, row_sum, row_max = attend(
                 q,
                 accumulator,

@@ -44,7 +44,7 @@ def rotate_and_store_kernel(
     column = tl.arange(0, BLOCK_HALF)
     in_half = column < HALF
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        token = (item // HEAD_BLOCKS).to(tl.int64)
+        token = tl.cast(item // HEAD_BLOCKS, tl.int64)
         head = (item % HEAD_BLOCKS) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
         is_query = head < HEADS
         is_key = (head >= HEADS) & (head < HEADS + KV_HEADS)

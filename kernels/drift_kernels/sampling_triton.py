@@ -42,7 +42,7 @@ def adjust_kernel(
     ROW_BLOCKS: tl.constexpr = (VOCABULARY + BLOCK - 1) // BLOCK
     WORDS: tl.constexpr = (VOCABULARY + 31) // 32
     for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
-        b = (block // ROW_BLOCKS).to(tl.int64)
+        b = tl.cast(block // ROW_BLOCKS, tl.int64)
         token = block % ROW_BLOCKS * BLOCK + tl.arange(0, BLOCK)
         inside = token < VOCABULARY
         at = b * VOCABULARY + token
@@ -67,9 +67,9 @@ def adjust_kernel(
 
 @triton.jit
 def ordered(value):
-    """An int64 for every float32, in the floats' order."""
+    """An int32 for every float32, in the floats' order; minus infinity is not the smallest int32."""
     bits = value.to(tl.int32, bitcast=True)
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
@@ -83,8 +83,8 @@ def threshold(
     """
     low = floor - 1  # fails, or is not allowed
     high = largest_key  # nothing is above the largest
-    while high - low > 1:
-        probe = low + (high - low) // 2
+    while low + 1 < high:
+        probe = (low >> 1) + (high >> 1) + (low & high & 1)  # their mean, without overflow
         above = tl.full([], 0.0, tl.float32)
         next_above = high
         next_below = low + 1
@@ -137,7 +137,7 @@ def choose_kernel(
     BLOCK: tl.constexpr,
 ):
     for b in range(tl.program_id(0), rows, tl.num_programs(0)):
-        row_ptr = tempered_ptr + b.to(tl.int64) * VOCABULARY
+        row_ptr = tempered_ptr + tl.cast(b, tl.int64) * VOCABULARY
         largest = tl.full([], float("-inf"), tl.float32)
         smallest = tl.full([], float("inf"), tl.float32)
         chosen = tl.full([], 0, tl.int32)

@@ -37,6 +37,9 @@ def _structural(node: Any, definitions: Mapping[str, Any]) -> Any:
     node.pop("title", None)
     if node.get("default", ...) is None:
         del node["default"]
+    for ours, theirs in (("ge", "minimum"), ("le", "maximum")):  # pydantic's names behind a validator of ours
+        if ours in node:
+            node[theirs] = node.pop(ours)
     if "const" in node:
         node["enum"] = [node.pop("const")]
     if "description" in node:

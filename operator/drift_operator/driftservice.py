@@ -322,7 +322,11 @@ class Rollout(Document):
 
     rules = (
         Rule(
-            cel="!(string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])",
+            # The API server also judges the bare default {}, before the fields' own defaults are in it.
+            cel=(
+                "!has(self.maxSurge) || !has(self.maxUnavailable) || "
+                "!(string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])"
+            ),
             message="maxSurge and maxUnavailable must not both be 0",
             field="maxSurge",
             broken=_surge_or_unavailable,

@@ -57,6 +57,9 @@ def path(location: Location) -> str:
 
 
 def shown(value: object) -> str:
+    """A value as YAML's flow style would have it, cut to a line; what is in a list or an object is left out."""
+    if isinstance(value, list | dict) and value:
+        return "[...]" if isinstance(value, list) else "{...}"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 

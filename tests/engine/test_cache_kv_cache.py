@@ -32,13 +32,13 @@ def test_a_prefix_is_found_after_it_was_published() -> None:
     prompt = list(range(10))
     sequence = cache.open(prompt, "")
     cache.reserve(sequence, 10)
-    assert cache.match_tokens(prompt, "") == 0
+    assert cache.match(prompt, "").tokens == 0
 
     cache.publish(sequence, prompt, 7)
-    assert cache.match_tokens(prompt, "") == 4
+    assert cache.match(prompt, "").tokens == 4
     cache.publish(sequence, prompt, 10)
-    assert cache.match_tokens(prompt, "") == 8
-    assert cache.match_tokens([*prompt[:6], 99, 98, 97], "") == 4
+    assert cache.match(prompt, "").tokens == 8
+    assert cache.match([*prompt[:6], 99, 98, 97], "").tokens == 4
 
     other = cache.open(prompt, "")
     assert other.cached_tokens == 8
@@ -51,7 +51,7 @@ def test_at_least_one_token_stays_to_be_computed(length: int, found: int) -> Non
     cache = KvCache(16, PAGE)
     remember(cache, list(range(12)))
 
-    assert cache.match_tokens(list(range(length)), "") == found
+    assert cache.match(list(range(length)), "").tokens == found
 
 
 def test_tenants_never_share() -> None:
@@ -59,8 +59,8 @@ def test_tenants_never_share() -> None:
     prompt = list(range(9))
     remember(cache, prompt, "red")
 
-    assert cache.match_tokens(prompt, "blue") == 0
-    assert cache.match_tokens(prompt, "") == 0
+    assert cache.match(prompt, "blue").tokens == 0
+    assert cache.match(prompt, "").tokens == 0
     blue = serve(cache, prompt, "blue")
     red = serve(cache, prompt, "red")
     assert not set(blue.pages) & set(red.pages)
@@ -72,8 +72,8 @@ def test_colliding_hashes_never_share(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = KvCache(16, PAGE)
     first = serve(cache, [1, 2, 3, 4, 5], "red")
 
-    assert cache.match_tokens([1, 2, 3, 9, 5], "red") == 0
-    assert cache.match_tokens([1, 2, 3, 4, 5], "blue") == 0
+    assert cache.match([1, 2, 3, 9, 5], "red").tokens == 0
+    assert cache.match([1, 2, 3, 4, 5], "blue").tokens == 0
     second = serve(cache, [1, 2, 3, 9, 5], "red")
     third = serve(cache, [1, 2, 3, 4, 5], "blue")
     assert len({*first.pages, *second.pages, *third.pages}) == 6
@@ -121,13 +121,13 @@ def test_the_least_recently_used_leaf_goes_first() -> None:
 
     need = cache.open([7], "")
     cache.reserve(need, 3 * PAGE)
-    assert (cache.match_tokens(old, ""), cache.match_tokens(new, "")) == (4, 8)
+    assert (cache.match(old, "").tokens, cache.match(new, "").tokens) == (4, 8)
     cache.reserve(need, 4 * PAGE)
-    assert (cache.match_tokens(old, ""), cache.match_tokens(new, "")) == (4, 4)
+    assert (cache.match(old, "").tokens, cache.match(new, "").tokens) == (4, 4)
     cache.reserve(need, 5 * PAGE)
-    assert (cache.match_tokens(old, ""), cache.match_tokens(new, "")) == (4, 0)
+    assert (cache.match(old, "").tokens, cache.match(new, "").tokens) == (4, 0)
     cache.reserve(need, 6 * PAGE)
-    assert (cache.match_tokens(old, ""), cache.match_tokens(new, "")) == (0, 0)
+    assert (cache.match(old, "").tokens, cache.match(new, "").tokens) == (0, 0)
     assert cache.evicted_pages_total == 4
     cache.check_integrity()
 
@@ -155,7 +155,7 @@ def test_the_second_publisher_of_a_block_keeps_its_own_pages_until_it_closes() -
     cache.publish(second, prompt, 4)
     cache.publish(second, prompt, 8)
     assert second.pages == mine
-    assert cache.match_tokens([*prompt, 8], "") == 4
+    assert cache.match([*prompt, 8], "").tokens == 4
     cache.check_integrity()
 
     cache.close(second)  # what nobody published meanwhile goes below the first's node
@@ -181,7 +181,7 @@ def test_computing_a_prompt_twice_pins_no_page_twice() -> None:
     cache.reserve(second, 8 * PAGE)  # alone, it may grow to the whole pool
     cache.check_integrity()
     cache.close(second)
-    assert cache.match_tokens([*prompt, 16], "") == 16
+    assert cache.match([*prompt, 16], "").tokens == 16
 
 
 def test_close_frees_what_was_not_published() -> None:
@@ -205,7 +205,7 @@ def test_flush_spares_pages_in_use() -> None:
 
     cache.flush()
     index.apply(cache.take_events())
-    assert (cache.match_tokens(kept, ""), cache.match_tokens(gone, "")) == (8, 4)
+    assert (cache.match(kept, "").tokens, cache.match(gone, "").tokens) == (8, 4)
     assert set(index.parents) == set(names(kept, "", PAGE))
     cache.close(sequence)
     cache.flush()
@@ -241,7 +241,7 @@ def test_without_prefixes_nothing_is_shared_kept_or_told() -> None:
     prompt = list(range(9))
     sequence = serve(cache, prompt)
 
-    assert cache.match_tokens(prompt, "") == 0
+    assert cache.match(prompt, "").tokens == 0
     assert cache.open(prompt, "").cached_tokens == 0
     cache.close(sequence)
     cache.flush()

@@ -51,7 +51,7 @@ class Harness:
         found = 0
         while found + PAGE < len(tokens) and (salt, tuple(tokens[: found + PAGE])) in self.released:
             found += PAGE
-        assert self.cache.match_tokens(tokens, salt) == found
+        assert self.cache.match(tokens, salt).tokens == found
         user = User(self.cache.open(tokens, salt), tokens, salt, found)
         assert user.sequence.cached_tokens == found
         user.published = user.full_prefixes()

@@ -98,7 +98,7 @@ def test_kv_events_are_numbered_without_gaps(model: tuple[Transformer, Path]) ->
             harness.submit(str(index), list(range(index, index + 30)), core_harness.greedy(3))
             harness.run()
         batches = [m for m in harness.mailbox.sent if isinstance(m, wire.KvEvents)]
-        expected = 0
+        expected = 1
         for batch in batches:
             assert batch.sequence == expected
             expected += len(batch.events)

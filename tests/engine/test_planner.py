@@ -33,8 +33,17 @@ def state(
     )
 
 
-def new(name: str, tokens: int, *, cached: int = 0, arrival_s: float = 0.0, priority: int = 0) -> Waiting:
-    return Waiting(name, tokens, cached, arrival_s, priority)
+def new(
+    name: str,
+    tokens: int,
+    *,
+    cached: int = 0,
+    idle: int | None = None,
+    arrival_s: float = 0.0,
+    priority: int = 0,
+) -> Waiting:
+    """`idle` None: nobody else holds the cached pages."""
+    return Waiting(name, tokens, cached, cached // PAGE_TOKENS if idle is None else idle, arrival_s, priority)
 
 
 def decoding(name: str, context: int, *, arrival_s: float = 0.0, priority: int = 0) -> Running:
@@ -121,6 +130,18 @@ def test_nobody_is_admitted_into_a_full_cache() -> None:
     assert plan.admit == ()
 
 
+def test_pages_that_others_hold_need_no_room() -> None:
+    crowded = (decoding("d", 39),)
+    for idle, admitted in ((10, ()), (0, ("p",))):
+        plan = planner.plan(
+            wire.Mode.FUSED,
+            state(waiting=(new("p", 44, cached=40, idle=idle),), running=crowded, free=5),
+            MeasuredRates(),
+            0.0,
+        )
+        assert plan.admit == admitted
+
+
 def test_a_request_behind_one_that_does_not_fit_waits_too() -> None:
     waiting = (new("large", 400, arrival_s=1.0), new("small", 4, arrival_s=2.0))
     plan = planner.plan(
@@ -166,9 +187,7 @@ def test_every_plan_can_be_carried_out(picture: State, mode: wire.Mode) -> None:
     assert len(set(computed)) == len(computed)
     assert not set(computed) & set(plan.preempt)
     assert set(plan.admit) <= set(waiting)
-    assert len(running) - len(plan.preempt) + len(plan.admit) <= max(
-        picture.limits.max_running, len(running)
-    )
+    assert len(running) - len(plan.preempt) + len(plan.admit) <= max(picture.limits.max_running, len(running))
     for chunk in plan.prefill:
         request = running.get(chunk.request_id) or waiting[chunk.request_id]
         left = request.remaining_tokens if isinstance(request, Running) else request.tokens
@@ -180,7 +199,9 @@ def test_every_plan_can_be_carried_out(picture: State, mode: wire.Mode) -> None:
         else memory.pages(waiting[c.request_id].cached_tokens + c.tokens)
         for c in plan.prefill
     )
-    if len(running) - len(plan.preempt) + len(plan.admit) > 1:  # one alone always fits: its length was checked when it came
+    if (
+        len(running) - len(plan.preempt) + len(plan.admit) > 1
+    ):  # one alone always fits: its length was checked when it came
         assert needed <= memory.pages_free + memory.pages_evictable + freed
 
 

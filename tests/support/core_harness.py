@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -143,14 +144,14 @@ class Harness:
         answer.error = output.error
 
 
-def tiny_model(folder: Path, family: str = "qwen3", **overrides: object) -> tuple[Transformer, Path]:
+def tiny_model(folder: Path, family: str = "qwen3", **overrides: Any) -> tuple[Transformer, Path]:
     """A random checkpoint, written and loaded in float32."""
     path = random_checkpoints.write(folder / family, family, **overrides)
     return models.load(path, torch.device("cpu"), torch.float32), path
 
 
-def greedy(max_tokens: int, **fields: object) -> wire.Sampling:
-    return wire.Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True, **fields)  # type: ignore[arg-type]
+def greedy(max_tokens: int, **fields: Any) -> wire.Sampling:
+    return wire.Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True, **fields)
 
 
 def alone(

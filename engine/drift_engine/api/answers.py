@@ -104,7 +104,9 @@ class Answer(Response):
             if not (arrivals := await flight.take()):
                 return
             for choice, output, at_s in arrivals:
-                self._writer.add(choice, self._feed(flight, choice, output, at_s))
+                delta = self._feed(choice, output, at_s)
+                self._writer.add(choice, delta)
+                self._settle(flight, choice, delta, at_s)
         body = self._writer.body(self._usage())
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         async with asyncio.timeout(STALL_S):
@@ -120,7 +122,9 @@ class Answer(Response):
             events = bytearray()
             try:
                 for choice, output, at_s in arrivals:
-                    events += self._writer.events(choice, self._feed(flight, choice, output, at_s))
+                    delta = self._feed(choice, output, at_s)
+                    events += self._writer.events(choice, delta)
+                    self._settle(flight, choice, delta, at_s)
                 if flight.done:
                     more = False
                     events += self._writer.last_event(self._usage()) if self._include_usage else b""
@@ -138,11 +142,10 @@ class Answer(Response):
                     await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
                 await send({"type": "http.response.body", "body": bytes(events), "more_body": more})
 
-    def _feed(self, flight: Flight, index: int, output: wire.Output, at_s: float) -> Delta:
+    def _feed(self, index: int, output: wire.Output, at_s: float) -> Delta:
         """Raises 500 or 503 for an output that ends the request without an answer."""
         work = self._works[index]
         if output.finish is wire.FinishReason.ABORTED:
-            work.meter.tokens(at_s, len(output.token_ids))
             work.meter.end("abort", at_s)
             reason = output.error or "the engine gave the request up"
             raise errors.unavailable(reason) if self._context.health.draining else errors.failed(reason)
@@ -150,11 +153,15 @@ class Answer(Response):
             return Delta()  # on its way when the choice was ended here
         delta = work.choice.feed(output)
         work.meter.tokens(at_s, len(delta.token_ids))
+        return delta
+
+    def _settle(self, flight: Flight, index: int, delta: Delta, at_s: float) -> None:
+        """Ends a choice after its last delta was written; the writer may have ended it (a last tool call)."""
+        if delta.finish is not None:
+            self._works[index].choice.finished = True
+            self._works[index].meter.end(delta.finish, at_s)
         if delta.stopped:
             flight.end(index)
-        if delta.finish is not None:
-            work.meter.end(delta.finish, at_s)
-        return delta
 
     def _usage(self) -> dict[str, Any]:
         first = self._works[:: self._choices_per_prompt]
@@ -176,7 +183,9 @@ class Answer(Response):
             "prompt_tokens": usage["prompt_tokens"],
             "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
             "completion_tokens": usage["completion_tokens"],
-            "ttft_ms": round(1000 * ttft_s, 1) if (ttft_s := self._works[0].meter.ttft_s) is not None else None,
+            "ttft_ms": round(1000 * ttft_s, 1)
+            if (ttft_s := self._works[0].meter.ttft_s) is not None
+            else None,
         }
 
 

@@ -24,7 +24,9 @@ _DEFAULT_TOKENS = 16
 class CompletionWriter:
     """Answers of type text_completion."""
 
-    def __init__(self, model: Model, name: str, echoes: list[str], top: int | None, include_usage: bool) -> None:
+    def __init__(
+        self, model: Model, name: str, echoes: list[str], top: int | None, include_usage: bool
+    ) -> None:
         self._tokenizer = model.tokenizer
         self._top = top
         self._echoes = echoes

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from drift_engine import wire
-from drift_engine.api import errors
+from drift_engine.api import errors, tools
 from drift_engine.api.admission import Admission
 from drift_engine.api.kv_events import KvLog
 from drift_engine.api.metrics import Metrics
@@ -48,6 +48,12 @@ class Model:
         self.tokenizer = text.tokenizer
         self.template = text.template
         self.ready = ready
+        self.tool_format = tools.detect(text.template, text.tokenizer)
+        marks = (self.tool_format.begin, self.tool_format.end) if self.tool_format else ()
+        self.markup = frozenset(
+            text.tokenizer.special[mark] for mark in marks if mark in text.tokenizer.special
+        )
+        """Special tokens that a tool parser must see."""
         self.limits = ModelLimits(ready.vocab_size, ready.max_model_len_tokens)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
 
@@ -67,7 +73,10 @@ class Model:
                 self._thread,
                 lambda: self.tokenizer.encode_apart(text, add_special_tokens=add_special_tokens),
             )
-        except (UnicodeEncodeError, TypeError) as error:  # half of a surrogate pair, from a tool or a template
+        except (
+            UnicodeEncodeError,
+            TypeError,
+        ) as error:  # half of a surrogate pair, from a tool or a template
             raise errors.invalid(param, "the text is not valid Unicode") from error
 
 

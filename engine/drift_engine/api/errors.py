@@ -88,7 +88,9 @@ def full(limit: int) -> ApiError:
 
 
 def too_large(limit_bytes: int) -> ApiError:
-    return ApiError(413, f"the request body is larger than the limit of {limit_bytes} bytes", code="too_large")
+    return ApiError(
+        413, f"the request body is larger than the limit of {limit_bytes} bytes", code="too_large"
+    )
 
 
 def failed(reason: str) -> ApiError:

@@ -63,7 +63,9 @@ class Metrics:
         self._e2e = histogram(
             "vllm:e2e_request_latency_seconds", "From a request's arrival to its last token.", _E2E_EDGES_S
         ).labels(model)
-        self._prompt = counter("vllm:prompt_tokens", "Prompt tokens of requests that got a token.").labels(model)
+        self._prompt = counter("vllm:prompt_tokens", "Prompt tokens of requests that got a token.").labels(
+            model
+        )
         self._generated = counter("vllm:generation_tokens", "Tokens generated.").labels(model)
         success = counter("vllm:request_success", "Requests that ended, by reason.", ["finished_reason"])
         self._success = {
@@ -113,7 +115,9 @@ class Meter:
         self._arrival_s = arrival_s
         self._prompt_tokens = prompt_tokens
         node = metrics.slo
-        ttft_ms = slo.ttft_ms if slo.ttft_ms is not None else node.ttft_ms + node.ttft_per_token_ms * prompt_tokens
+        ttft_ms = (
+            slo.ttft_ms if slo.ttft_ms is not None else node.ttft_ms + node.ttft_per_token_ms * prompt_tokens
+        )
         self._ttft_target_s = ttft_ms / 1000
         self._tbt_target_s = (slo.tbt_ms if slo.tbt_ms is not None else node.tbt_ms) / 1000
         self._last_s: float | None = None

@@ -43,7 +43,9 @@ def _check_prompts(value: Any) -> list[str | list[int]]:
             return [value]
         if all(isinstance(item, list) and item and all(map(_is_token, item)) for item in value):
             return list(value)
-    raise _refuse("must be a string, an array of strings, an array of token ids, or an array of those, not empty")
+    raise _refuse(
+        "must be a string, an array of strings, an array of token ids, or an array of those, not empty"
+    )
 
 
 def _check_stops(value: Any) -> list[str]:
@@ -70,7 +72,9 @@ def _check_content(value: Any) -> str | None:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             raise _refuse(f"part {index} must be an object with a type")
         if part["type"] != "text":
-            raise _refuse(f"part {index} has the type {part['type'][:40]!r}, but this model takes only text parts")
+            raise _refuse(
+                f"part {index} has the type {part['type'][:40]!r}, but this model takes only text parts"
+            )
         if set(part) - {"type", "text"} or not isinstance(part.get("text"), str):
             raise _refuse(f"part {index} must have the fields type and text, and no others")
         texts.append(_text(part["text"]))
@@ -196,7 +200,9 @@ class Generation(Ignored):
     ] = Field(default_factory=list)
     stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
     ignore_eos: bool | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=MAX_BIASES)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, max_length=MAX_BIASES
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -204,9 +210,7 @@ class Generation(Ignored):
 class CompletionRequest(Generation):
     prompt: Annotated[
         list[str | list[int]],
-        PlainValidator(
-            _check_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
-        ),
+        PlainValidator(_check_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
     ]
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     echo: bool | None = None

@@ -29,7 +29,9 @@ def check_tokens(param: str, token_ids: Sequence[int], limits: ModelLimits) -> N
     """Raises 400 for an id outside the vocabulary."""
     if token_ids and max(token_ids) >= limits.vocab_size:
         bad = next(i for i in token_ids if i >= limits.vocab_size)
-        raise errors.invalid(param, f"{bad} is not a token of this model, whose ids are below {limits.vocab_size}")
+        raise errors.invalid(
+            param, f"{bad} is not a token of this model, whose ids are below {limits.vocab_size}"
+        )
 
 
 def answer_tokens(

@@ -10,7 +10,9 @@ import enum
 import json
 import re
 import secrets
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from drift_engine.api.json_objects import ObjectScanner
 from drift_engine.text.templates import ChatTemplate
@@ -64,111 +66,184 @@ class Piece:
     arguments: str = ""
 
 
+_HEADER = re.compile(
+    r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*\{', re.DOTALL
+)
+"""How models write calls. Others are read too, but only once the whole object is there."""
+
+_Reading = Generator[None, None, bool]
+"""A part of the parser: stops (yields) where it needs more text."""
+
+
 class ToolParser:
-    """Reads one choice. `limit` is 1 where the client forbids parallel calls; later calls are then dropped."""
+    """Reads one choice. `limit` is 1 where the client forbids parallel calls; what follows the last call is dropped."""
 
     def __init__(self, form: ToolFormat, limit: int | None = None) -> None:
         self._form = form
         self._limit = limit
         self._text = ""
-        self._scanner: ObjectScanner | None = None
-        self._opening = ""
-        self._begun = False
-        """Content other than white space was shown."""
-        self._in_calls = False
-        self._named = False
-        self._sent = 0
+        self._space = ""
+        self._within = False
+        """Content was shown since the last call, so that white space belongs to it."""
+        self._final = False
+        self._pieces: list[Piece] = []
+        self._reader: _Reading | None = self._READERS[form](self)
         self.calls = 0
 
     @property
     def full(self) -> bool:
         """The last call that the client allows is complete."""
-        return self._limit is not None and self.calls >= self._limit and self._scanner is None
+        return self._reader is None and not self._final
 
     def push(self, text: str) -> list[Piece]:
         self._text += text
-        return self._run(final=False)
+        return self._run()
 
     def flush(self) -> list[Piece]:
         """At the end of the text."""
-        return self._run(final=True)
-
-    def _run(self, *, final: bool) -> list[Piece]:
-        pieces: list[Piece] = []
-        while not self.full:
-            step = self._call if self._scanner is not None else self._between
-            if not step(pieces, final):
-                break
-        if self.full:
-            self._text = ""
+        self._final = True
+        pieces = self._run()
+        if self._space and not self.calls:
+            pieces.append(Piece(content=self._space))
         return pieces
 
-    def _between(self, pieces: list[Piece], final: bool) -> bool:
-        """Shows content up to the next call; True when one begins."""
-        if self._in_calls and self._skip_separators(final):
-            return False
-        start, after = self._find_begin()
-        if start is None:
-            held = 0 if final else self._held()
-            self._content(pieces, self._text[: len(self._text) - held], final)
-            return False
-        self._content(pieces, self._text[:start], final=False)
-        self._opening = self._text[start:after]
-        self._text = self._text[after:]
-        self._scanner = ObjectScanner()
-        self._named, self._sent = False, 0
-        return True
+    def _run(self) -> list[Piece]:
+        if self._reader is not None and next(self._reader, _END) is _END:
+            self._reader = None
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
-    def _find_begin(self) -> tuple[int | None, int]:
-        """Where a call's markup begins, and where its JSON may begin."""
-        start = self._text.find(self._form.begin)
-        if self._form is ToolFormat.HERMES:
-            return (None, 0) if start < 0 else (start, start + len(self._form.begin))
-        if start >= 0:
-            match = re.compile(r"\s*\[?\s*(?=\{)").match(self._text, start + len(self._form.begin))
-            return (start, match.end()) if match else (None, 0)
-        bare = self._in_calls or (self._form is ToolFormat.LLAMA3 and not self._begun)
-        match = re.match(r"\s*(?=\{)", self._text) if bare else None
-        return (0, match.end()) if match else (None, 0)
-
-    def _held(self) -> int:
-        """How much of the end may still become the begin of a call."""
-        begin, text = self._form.begin, self._text
-        if self._form is not ToolFormat.HERMES and (start := text.find(begin)) >= 0:
-            rest = text[start + len(begin) :]
-            return len(text) - start if re.fullmatch(r"\s*\[?\s*", rest) else 0
-        for length in range(min(len(begin) - 1, len(text)), 0, -1):
-            if text.endswith(begin[:length]):
-                return length
-        return 0
-
-    def _skip_separators(self, final: bool) -> bool:
-        """Between calls: True when more text is needed to know what follows."""
-        pattern = {ToolFormat.HERMES: r"\s*", ToolFormat.MISTRAL: r"\s*[,\]]?\s*", ToolFormat.LLAMA3: r"\s*;?\s*"}
-        match = re.match(pattern[self._form], self._text)
-        assert match is not None
-        rest = self._text[match.end() :]
-        if not rest and not final:
-            return True
-        self._text = rest
-        if not rest:
-            return True
+    def _hermes(self) -> _Reading:
+        while (yield from self._content(until=self._form.begin)):
+            if (yield from self._call(self._form.begin)):
+                yield from self._optional(self._form.end)
+                if self.calls == self._limit:
+                    return True
         return False
 
-    def _content(self, pieces: list[Piece], text: str, final: bool) -> None:
-        """White space before the first call is markup rather than content: it waits for what follows."""
-        if not text:
-            return
-        if not self._begun and not text.strip():
-            if final and not self.calls:
-                pieces.append(Piece(content=text))
-                self._text = ""
-            elif self.calls or self._text[len(text) :].startswith(self._form.begin):
-                self._text = self._text[len(text) :]
-            return
-        self._begun = True
-        self._text = self._text[len(text) :]
-        pieces.append(Piece(content=text))
+    def _mistral(self) -> _Reading:
+        if not (yield from self._content(until=self._form.begin)):
+            return False
+        opening = self._form.begin + ("[" if (yield from self._optional("[")) else "")
+        while (yield from self._call(opening)):
+            if self.calls == self._limit:
+                return True
+            opening = ","
+            if not (yield from self._optional(",")):
+                yield from self._optional("]")
+                break
+        return (yield from self._content(until=None))
 
-    def _call(self, pieces: list[Piece], final: bool) -> bool:
-        raise NotImplementedError
+    def _llama3(self) -> _Reading:
+        opening = self._form.begin if (yield from self._optional(self._form.begin)) else ""
+        while (yield from self._call(opening)):
+            if self.calls == self._limit:
+                return True
+            opening = ";" if (yield from self._optional(";")) else ""
+        return (yield from self._content(until=None))
+
+    _READERS: ClassVar = {
+        ToolFormat.HERMES: _hermes,
+        ToolFormat.MISTRAL: _mistral,
+        ToolFormat.LLAMA3: _llama3,
+    }
+
+    def _content(self, until: str | None) -> _Reading:
+        """Shows text up to the marker and takes the marker; False at the end of the text."""
+        while True:
+            start = self._text.find(until) if until else -1
+            if until and start >= 0:
+                self._show(self._text[:start])
+                self._text = self._text[start + len(until) :]
+                return True
+            held = 0 if self._final or not until else _overlap(self._text, until)
+            self._show(self._text[: len(self._text) - held])
+            self._text = self._text[len(self._text) - held :]
+            if self._final:
+                return False
+            yield
+
+    def _optional(self, marker: str) -> _Reading:
+        """Takes the marker and the white space before it, if that is what comes."""
+        while True:
+            rest = self._text.lstrip()
+            if rest.startswith(marker):
+                self._text = rest[len(marker) :]
+                return True
+            if self._final or not marker.startswith(rest):
+                return False
+            yield
+
+    def _call(self, opening: str) -> _Reading:
+        """Reads one call; False, with all of it shown as content, if it is none. `opening` was taken before."""
+        scanner = ObjectScanner()
+        named, sent = False, 0
+        while True:
+            while scanner.going and scanner.position < len(self._text):
+                scanner.read(self._text[scanner.position])
+                if (
+                    scanner.second_object
+                    and not named
+                    and (header := _HEADER.fullmatch(self._text, 0, scanner.position))
+                ):
+                    named, sent = True, scanner.position - 1
+                    self._start(_string(header[1]))
+            if named:
+                end = scanner.second_end or scanner.position
+                if end > sent:
+                    self._pieces.append(Piece(call=self.calls, arguments=self._text[sent:end]))
+                    sent = end
+            if not scanner.going or self._final:
+                break
+            yield
+        raw, self._text = self._text[: scanner.position], self._text[scanner.position :]
+        if not named and not (scanner.complete and self._late(raw)):
+            self._show(opening + raw)
+            return False
+        self.calls += 1
+        return True
+
+    def _start(self, name: str) -> None:
+        self._space, self._within = "", False
+        self._pieces.append(Piece(call=self.calls, name=name, call_id=f"call_{secrets.token_hex(12)}"))
+
+    def _late(self, raw: str) -> bool:
+        """A complete object in another order of fields."""
+        try:
+            call = json.loads(raw)
+        except ValueError:
+            return False
+        arguments = call.get("arguments", call.get("parameters"))
+        if not isinstance(call.get("name"), str) or not isinstance(arguments, (dict, str)):
+            return False
+        self._start(call["name"])
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        self._pieces.append(Piece(call=self.calls, arguments=text))
+        return True
+
+    def _show(self, text: str) -> None:
+        """White space next to calls is markup: it waits for content that it belongs to."""
+        text = self._space + text
+        if not text.strip() and not self._within:
+            self._space = text
+            return
+        self._space, self._within = "", True
+        self._pieces.append(Piece(content=text))
+
+
+_END = object()
+
+
+def _string(literal: str) -> str:
+    try:
+        return str(json.loads(literal))
+    except ValueError:  # an escape that JSON does not know
+        return literal[1:-1]
+
+
+def _overlap(text: str, marker: str) -> int:
+    """Length of the longest end of `text` that begins `marker`."""
+    for length in range(min(len(marker) - 1, len(text)), 0, -1):
+        if text.endswith(marker[:length]):
+            return length
+    return 0

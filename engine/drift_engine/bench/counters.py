@@ -15,15 +15,16 @@ GENERATION_TOKENS = "vllm:generation_tokens_total"
 """The names that vLLM made common; our nodes serve them too."""
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)", re.ASCII)
+_GIVEN_UP = re.compile(r'finished_reason="(?:abort|cancelled|error)"')
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)
 
 
 def parse(text: str) -> dict[str, float]:
-    """Every sample's value by metric name, summed over its labels."""
+    """Every sample's value by metric name, summed over its labels; requests that were given up are left out."""
     totals: dict[str, float] = {}
     for line in text.splitlines():
         sample = _SAMPLE.match(line)
-        if sample:
+        if sample and not (sample[1] == REQUESTS and _GIVEN_UP.search(sample[2] or "")):
             try:
                 totals[sample[1]] = totals.get(sample[1], 0.0) + float(sample[3])
             except ValueError:

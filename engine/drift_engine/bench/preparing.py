@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from drift_engine.bench import texts
-from drift_engine.bench.servers import FORCING_SERVERS, Model, Server
+from drift_engine.bench.servers import COUNTING_SERVERS, FORCING_SERVERS, Model, Server
 from drift_engine.bench.traces import Arrival
 
 ASK_AT_ONCE = 8
@@ -169,6 +169,8 @@ class BodyWriter:
         }
         if ignore_eos:
             self._fixed["ignore_eos"] = True
+        if model.owned_by.lower() in COUNTING_SERVERS:
+            self._fixed["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
 
     def body(self, arrival: Arrival) -> bytes:
         text = arrival.text

@@ -14,7 +14,7 @@ import msgspec
 from drift_engine.bench import counters, metrics, preparing
 from drift_engine.bench.preparing import Wishes
 from drift_engine.bench.records import Header, Log, LogError, LogWriter, RequestRecord
-from drift_engine.bench.replaying import LoopLag, WallClock, replay
+from drift_engine.bench.replaying import Clock, LoopLag, WallClock, replay
 from drift_engine.bench.results import Result, ServerCounts, Slo, Workload
 from drift_engine.bench.servers import Model, Server, ServerError
 from drift_engine.bench.shaping import window_s
@@ -39,6 +39,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 300.0
     """Deadline of one request, from the moment it is due."""
     log_path: Path | None = None
+    mode: str | None = None
+    """How the engine shares its device; None: what the server's metrics say."""
     command: str = "drift bench"
 
 
@@ -60,7 +62,7 @@ class Outcome(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-async def run(server: Server, load: Load, watcher: Watcher) -> Outcome:
+async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None = None) -> Outcome:
     """Cancelling it while requests run ends the run early: the result then says `interrupted`.
 
     Raises ServerError if the server can't be measured at all, LogError if the log can't be opened, and
@@ -81,7 +83,8 @@ async def run(server: Server, load: Load, watcher: Watcher) -> Outcome:
     before = await server.metrics()
     header = Header(window_s=window_s([planned.arrival for planned in plan.planned]))
     recorder = _Recorder(load.log_path, header, watcher)
-    clock, loop_lag = WallClock(), LoopLag()
+    clock = clock or WallClock()
+    loop_lag = LoopLag()
     sender = Sender(
         server,
         "/v1/chat/completions" if chat else "/v1/completions",
@@ -110,7 +113,7 @@ async def run(server: Server, load: Load, watcher: Watcher) -> Outcome:
     counts = await _server_counts(server, before, log.records)
     result = Result(
         kind="bench",
-        mode=(before and counters.label(before, "mode")) or "unknown",
+        mode=load.mode or (before and counters.label(before, "mode")) or "unknown",
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=load.command,
         drift_version=importlib.metadata.version("drift-serve"),

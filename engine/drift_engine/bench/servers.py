@@ -19,6 +19,8 @@ KEEPALIVE_S = 2.0
 """Below the 5 s after which uvicorn closes an idle connection: a request must not meet a closing one."""
 FORCING_SERVERS = ("drift", "vllm", "sglang")
 """`owned_by` of servers that understand `ignore_eos`."""
+COUNTING_SERVERS = ("vllm", "sglang")
+"""Those that can say with every chunk how many tokens there are so far."""
 
 
 class ServerError(EngineError):

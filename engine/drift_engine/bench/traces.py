@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import datetime
-import functools
 import gzip
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TextIO, TypeVar
 
@@ -24,7 +25,10 @@ Format = Literal["mooncake", "azure", "agent-sessions"]
 MOONCAKE_BLOCK_TOKENS = 512
 """Fixed by the trace's authors: one hash id per 512 tokens of prompt."""
 MIN_GRID_MS = 1000
-"""A common divisor of all time stamps of at least this is a recording grid, not chance (Mooncake's is 3 s)."""
+GRID_JITTER_MS = 5
+"""Time stamps that all lie on multiples of at least 1 s, but for rounding, were recorded in bins. Mooncake's
+conversation trace: 401 distinct stamps, all within 1 ms of a multiple of 3 s.
+"""
 
 
 class TraceError(EngineError):
@@ -134,7 +138,6 @@ def _mooncake(path: Path, lines: Iterable[str]) -> tuple[list[Arrival], float]:
         records.append(record)
     records.sort(key=lambda record: record.timestamp)
     start = records[0].timestamp if records else 0.0
-    grid_ms = functools.reduce(math.gcd, (round(record.timestamp - start) for record in records), 0)
     arrivals = [
         Arrival(
             index=index,
@@ -146,7 +149,19 @@ def _mooncake(path: Path, lines: Iterable[str]) -> tuple[list[Arrival], float]:
         )
         for index, record in enumerate(records)
     ]
-    return arrivals, grid_ms / 1e3 if grid_ms >= MIN_GRID_MS else 0.0
+    return arrivals, grid_s([record.timestamp - start for record in records])
+
+
+def grid_s(stamps_ms: Sequence[float]) -> float:
+    """Width of the bins that ascending time stamps were rounded to; 0 if they were not."""
+    distinct = sorted(set(stamps_ms))
+    if len(distinct) < 3:
+        return 0.0
+    width = statistics.median(after - before for before, after in itertools.pairwise(distinct))
+    if width < MIN_GRID_MS:
+        return 0.0
+    off = max(abs(stamp - round(stamp / width) * width) for stamp in distinct)
+    return width / 1e3 if off <= GRID_JITTER_MS else 0.0
 
 
 def _azure(path: Path, lines: Iterable[str]) -> tuple[list[Arrival], float]:

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence as TokenIds
+from typing import NamedTuple
 
 from drift_engine import wire
 from drift_engine.cache import integrity
 from drift_engine.cache.sequence import Sequence
 from drift_engine.cache.tree import Node, PrefixTree
 from drift_engine.errors import CapacityError
+
+
+class Match(NamedTuple):
+    """A cached prefix: its tokens, and how many of its pages are evictable until a sequence takes them."""
+
+    tokens: int
+    idle_pages: int
 
 
 class OutOfPages(CapacityError):  # noqa: N818 - the scheduler's cue to preempt, not a fault
@@ -60,9 +68,11 @@ class KvCache:
         """Held or cached."""
         return self.pages_total - len(self._free)
 
-    def match_tokens(self, token_ids: TokenIds[int], salt: str) -> int:
-        """How many leading tokens `open` would find cached now: whole pages, never all of the tokens."""
-        return len(self._match(token_ids, salt)) * self.page_tokens
+    def match(self, token_ids: TokenIds[int], salt: str) -> Match:
+        """What `open` would find cached now: whole pages, and always fewer than all tokens."""
+        chain = self._match(token_ids, salt)
+        idle = sum(node.references == 0 for node in chain)
+        return Match(len(chain) * self.page_tokens, idle)
 
     def open(self, token_ids: TokenIds[int], salt: str) -> Sequence:
         """Starts a sequence that holds the cached prefix of `token_ids`: its first `cached_tokens` tokens.

@@ -74,7 +74,7 @@ class Core:
         self._queues = Queues()
         self._in_flight: InFlight | None = None
         self._outputs: list[wire.Output] = []
-        self._events_sequence = 0
+        self._events_sequence = 1  # 0 means: before the first
         self._changed = False
         self._unchecked = False
         self._stats = wire.Stats(0.0, 0, 0, 0, 0, 0, cache.pages_total)
@@ -87,6 +87,8 @@ class Core:
         start_s = self._device.clock.now_s()
         if self._in_flight is None:
             self._in_flight = self._launch(self._plan())
+            if self._in_flight is None and self._queues.running:
+                self._preempt(self._latest())
         results, waited_s = self._poll()
         if results is not None:
             self._merge(results)
@@ -162,8 +164,9 @@ class Core:
             waiting=tuple(
                 self._queues.candidates(
                     limits.max_running - len(self._queues.running),
-                    2 * limits.max_step_tokens,
-                    lambda r: cache.match_tokens(r.tokens, r.submit.salt),
+                    limits.max_step_tokens,
+                    cache.pages_free + cache.pages_evictable,
+                    lambda r: cache.match(r.tokens, r.submit.salt),
                 )
             ),
             running=tuple(request.running_view() for request in self._queues.running.values()),
@@ -193,8 +196,13 @@ class Core:
     def _admit(self, request: Request) -> None:
         request.sequence = self._cache.open(request.tokens, request.submit.salt)
         request.computed = request.sequence.cached_tokens
-        if request.reported_cached is None:
-            request.reported_cached = request.computed
+        if request.first_cached_tokens is None:  # a resume reuses what the request itself has computed
+            request.first_cached_tokens = request.computed
+            self._stats = replace(
+                self._stats,
+                prompt_tokens_total=self._stats.prompt_tokens_total + request.prompt_tokens,
+                cached_tokens_total=self._stats.cached_tokens_total + request.computed,
+            )
 
     def _preempt(self, request: Request) -> None:
         """Back to its place in the line; its written pages stay cached for as long as nobody needs them."""
@@ -202,6 +210,10 @@ class Core:
         self._give_back(request)
         self._queues.enqueue(request)
         self._stats = replace(self._stats, preemptions_total=self._stats.preemptions_total + 1)
+
+    def _latest(self) -> Request:
+        """Whom to preempt when no running request could move: shared pages were counted twice."""
+        return max(self._queues.running.values(), key=lambda r: (-r.submit.priority, r.submit.arrival_s))
 
     def _rows(self, wanted: list[tuple[str, int]]) -> tuple[Row, ...]:
         rows = []
@@ -278,7 +290,7 @@ class Core:
                 [drawn.logprobs] if drawn.logprobs is not None else None,
                 finish,
                 stop_token,
-                request.reported_cached or 0 if first else 0,
+                request.first_cached_tokens or 0 if first else 0,
                 error,
             )
         )
@@ -321,8 +333,6 @@ class Core:
             queued_tokens=self._queues.queued_tokens(),
             kv_pages_used=cache.pages_used,
             kv_pages_held=cache.pages_held,
-            prompt_tokens_total=cache.queried_tokens_total,
-            cached_tokens_total=cache.hit_tokens_total,
             prefill_tokens_per_s=self._latency.prefill_tokens_per_s(),
         )
 

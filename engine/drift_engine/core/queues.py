@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterator
 
+from drift_engine.cache import Match
 from drift_engine.core.requests import Request
 from drift_engine.scheduling import views
 
@@ -44,18 +45,20 @@ class Queues:
             self.waiting.remove(request)
 
     def candidates(
-        self, free_places: int, max_tokens: int, cached: Callable[[Request], int]
+        self, free_places: int, max_tokens: int, max_pages: int, match: Callable[[Request], Match]
     ) -> Iterator[views.Waiting]:
         """The head of the waiting line: as much as a step could admit.
 
-        Matching a long prompt against the prefix cache is not free, so nobody further back is looked at.
+        Matching a long prompt against the prefix cache is not free, so nobody behind the first who exceeds a
+        step's tokens or the available pages is looked at.
         """
-        tokens = 0
+        tokens = pages = 0
         for request in self.waiting[:free_places]:
-            if tokens > max_tokens:
+            if tokens > max_tokens or pages > max_pages:
                 return
-            view = request.waiting_view(cached(request))
+            view = request.waiting_view(match(request))
             tokens += view.tokens - view.cached_tokens
+            pages += view.idle_pages
             yield view
 
     def queued_tokens(self) -> int:

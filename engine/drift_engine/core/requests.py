@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from drift_engine import wire
-from drift_engine.cache import Sequence
+from drift_engine.cache import Match, Sequence
 from drift_engine.core.grammars import Matcher
 from drift_engine.devices.base import Draw, Drawn
 from drift_engine.scheduling import views
@@ -26,7 +26,7 @@ class Request:
     tokens: list[int] = field(init=False)
     sequence: Sequence | None = None  # None while waiting
     computed: int = 0
-    reported_cached: int | None = None  # reused tokens of the first admission, told with the first output
+    first_cached_tokens: int | None = None  # reused at the first admission; told with the first output
     cancelled: bool = False
 
     def __post_init__(self) -> None:
@@ -44,9 +44,14 @@ class Request:
     def drawn_tokens(self) -> int:
         return len(self.tokens) - self.prompt_tokens
 
-    def waiting_view(self, cached_tokens: int) -> views.Waiting:
+    def waiting_view(self, cached: Match) -> views.Waiting:
         return views.Waiting(
-            self.request_id, len(self.tokens), cached_tokens, self.submit.arrival_s, self.submit.priority
+            self.request_id,
+            len(self.tokens),
+            cached.tokens,
+            cached.idle_pages,
+            self.submit.arrival_s,
+            self.submit.priority,
         )
 
     def running_view(self) -> views.Running:

@@ -135,9 +135,9 @@ def _prefill(state: State, room: _Room, budget: int) -> tuple[tuple[str, ...], t
 def _admissible(state: State, room: _Room) -> Iterator[Waiting]:
     """Waiting requests by priority, then arrival, while each one's whole prompt fits.
 
-    Matched pages count as evictable until the request takes them, so they are needed like the others. One
-    page for every running request stays free: the first decode step after an admission must not preempt. A
-    request that would run alone is always admitted; its length was checked against the whole cache.
+    Cached pages that running requests hold cost nothing; idle ones leave the evictable. One page for every
+    running request stays free: the first decode step after an admission must not preempt. A request that
+    would run alone is always admitted; its length was checked against the whole cache when it came.
     """
     memory = state.memory
     left = room.pages - sum(
@@ -145,7 +145,7 @@ def _admissible(state: State, room: _Room) -> Iterator[Waiting]:
     )
     count = len(room.running)
     for request in sorted(state.waiting, key=lambda w: (-w.priority, w.arrival_s)):
-        pages = memory.pages(request.tokens + 1)
+        pages = memory.pages(request.tokens + 1) - memory.pages(request.cached_tokens) + request.idle_pages
         if count >= state.limits.max_running or (count and pages + count > left):
             return
         count += 1

@@ -12,6 +12,7 @@ class Waiting:
     request_id: str
     tokens: int  # to be in the KV cache before its next token can be drawn
     cached_tokens: int  # of those, reusable from the prefix cache right now
+    idle_pages: int  # of the reusable pages, those that count as evictable until the request takes them
     arrival_s: float
     priority: int = 0
 
