@@ -1,56 +1,85 @@
-"""The source roots stay plain folders, and no module takes a name of the standard library."""
+"""The repository keeps its shape: source roots, module names, layers, examples."""
 
 from __future__ import annotations
 
-import importlib.util
+import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = {
-    "cli": "drift_cli",
-    "operator": "drift_operator",
-    "engine": "drift_engine",
-    "kernels": "drift_kernels",
-    "models": "drift_tiny",
-}
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PACKAGES = [REPOSITORY / path for path in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
+ROOTS = sorted({package.parent for package in PACKAGES})
+MODULES = sorted(module for package in PACKAGES for module in package.rglob("*.py"))
+
+# A package registry's host in a lock file ties every user to it.
+LOCK_NAMES = {"uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock", "package-lock.json", "yarn.lock"}
+DUNDERS = {"__init__", "__main__"}
 
 
-@pytest.mark.parametrize(("folder", "package"), PACKAGES.items())
-def test_a_source_root_holds_one_typed_package(folder: str, package: str) -> None:
-    assert not (ROOT / folder / "__init__.py").exists(), "the folder would become a package of its own"
-    assert [path.parent.name for path in (ROOT / folder).glob("*/__init__.py")] == [package]
-    assert (ROOT / folder / package / "py.typed").is_file()
+def committed() -> list[Path]:
+    """Every file that is, or would be, under version control."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
 
 
-def test_operator_is_the_standard_librarys() -> None:
-    spec = importlib.util.find_spec("operator")
-    assert spec is not None
-    assert spec.origin is not None
-    assert not Path(spec.origin).is_relative_to(ROOT / "operator")
+@pytest.mark.parametrize("root", ROOTS, ids=lambda root: root.name)
+def test_source_root_is_no_package(root: Path) -> None:
+    # `operator/__init__.py` would hide the standard library's operator module.
+    assert not list(root.glob("*.py"))
 
 
-def test_tests_are_no_packages() -> None:
-    assert not list((ROOT / "tests").rglob("__init__.py"))
+def test_tests_are_no_package() -> None:
+    assert not list((REPOSITORY / "tests").rglob("__init__.py"))
 
 
-def test_no_module_is_named_like_one_of_the_standard_library() -> None:
-    # `platform.py` in a folder that ends up first on sys.path breaks every import of the real one.
-    # `__main__` and `__init__` are Python's own; packages' private files can't be imported by accident.
-    taken = sys.stdlib_module_names - {"__main__", "__init__"}
-    clashes = [
-        path.relative_to(ROOT)
-        for folder in (*PACKAGES, "tests/support")
-        for path in (ROOT / folder).rglob("*.py")
-        if path.stem in taken
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_package_is_typed_and_says_what_it_is(package: Path) -> None:
+    assert (package / "py.typed").is_file()
+    assert (package / "__init__.py").read_text().startswith('"""')
+
+
+def test_no_module_is_named_like_the_standard_library() -> None:
+    names = {module: module.stem for module in MODULES if module.stem not in DUNDERS}
+    names |= {folder: folder.name for package in PACKAGES for folder in package.rglob("*") if folder.is_dir()}
+    assert not [str(path) for path, name in names.items() if name in sys.stdlib_module_names]
+
+
+def test_stdlib_operator_stays_itself() -> None:
+    import operator
+
+    assert operator.itemgetter(0)("drift") == "d"
+    assert REPOSITORY not in Path(operator.__file__).parents
+
+
+def test_layers_hold() -> None:
+    program = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
     ]
-    assert clashes == []
+    done = subprocess.run(
+        [*program, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("folder", "package"), PACKAGES.items())
-def test_every_folder_of_a_package_says_what_it_is(folder: str, package: str) -> None:
-    """A missing `__init__.py` makes a namespace package, which mypy and hatchling treat differently."""
-    for path in (ROOT / folder / package).rglob("*.py"):
-        assert (path.parent / "__init__.py").is_file(), path.parent.relative_to(ROOT)
+def test_no_lock_file_and_no_index_address() -> None:
+    files = committed()
+    assert not [file for file in files if file.name in LOCK_NAMES]
+    for file in files:
+        if file.suffix == ".txt" and "requirements" in str(file.relative_to(REPOSITORY)):
+            addressed = re.findall(
+                r"^.*(?:index-url|find-links|https?://).*$", file.read_text(), re.MULTILINE
+            )
+            assert not addressed, f"{file}: {addressed}"

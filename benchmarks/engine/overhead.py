@@ -9,7 +9,6 @@ channel is a list). Greedy and sampled requests apart, on drift-tiny's shape, wh
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -18,10 +17,11 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-import drift_tiny  # noqa: E402
 import local_core  # noqa: E402
 import machine  # noqa: E402
+import results  # noqa: E402
 
+import drift_tiny  # noqa: E402
 from drift_engine import wire  # noqa: E402
 from drift_engine.options import NodeOptions  # noqa: E402
 
@@ -31,7 +31,9 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(core: local_core.LocalCore, running: int, context: int, steps: int, sampling: dict[str, Any]) -> Any:
+def measure(
+    core: local_core.LocalCore, running: int, context: int, steps: int, sampling: dict[str, Any]
+) -> Any:
     for index in range(running):
         core.mailbox.inbox.append(
             wire.Submit(
@@ -46,10 +48,10 @@ def measure(core: local_core.LocalCore, running: int, context: int, steps: int, 
         before = core.mailbox.stats
         outputs = core.step()
         after = core.mailbox.stats
-        if before is not None and after is not None and len(outputs) == running == after.running:
-            if after.steps_total == before.steps_total + 1:
-                per_step_ms.append((after.overhead_s_total - before.overhead_s_total) * 1e3)
-                forward_ms.append((after.forward_s_total - before.forward_s_total) * 1e3)
+        full = after is not None and len(outputs) == running == after.running
+        if before is not None and after is not None and full and after.steps_total == before.steps_total + 1:
+            per_step_ms.append((after.overhead_s_total - before.overhead_s_total) * 1e3)
+            forward_ms.append((after.forward_s_total - before.forward_s_total) * 1e3)
         if len(per_step_ms) >= steps or (after is not None and not after.running and not after.waiting):
             break
     while core.mailbox.stats is not None and core.mailbox.stats.running:
@@ -66,7 +68,9 @@ def measure(core: local_core.LocalCore, running: int, context: int, steps: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--running", type=int, default=32)
     parser.add_argument("--context-tokens", type=int, default=300)
     parser.add_argument("--steps", type=int, default=300)
@@ -85,10 +89,7 @@ def main() -> None:
         },
     }
     core.close()
-    print(json.dumps(result, indent=2))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    results.write(result, arguments.json)
 
 
 if __name__ == "__main__":

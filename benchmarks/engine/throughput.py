@@ -9,8 +9,7 @@ the result. Both must produce the same greedy tokens, or the comparison is void.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import os
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import local_core  # noqa: E402
 import machine  # noqa: E402
+import results  # noqa: E402
 import shapes  # noqa: E402
 
 from drift_engine.options import NodeOptions  # noqa: E402
@@ -48,14 +48,18 @@ def time_transformers(model: Any, batch: list[list[int]], new_tokens: int) -> tu
     return time.perf_counter() - start_s, output[:, input_ids.shape[1] :].tolist()
 
 
-def time_drift(core: local_core.LocalCore, batch: list[list[int]], new_tokens: int) -> tuple[float, list[list[int]]]:
+def time_drift(
+    core: local_core.LocalCore, batch: list[list[int]], new_tokens: int
+) -> tuple[float, list[list[int]]]:
     start_s = time.perf_counter()
     tokens = core.run(batch, new_tokens)
     return time.perf_counter() - start_s, list(tokens.values())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=128)
@@ -63,7 +67,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    threads = len(machine.cores())
+    threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     model = shapes.build(shapes.LLAMA_120M)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,8 +85,8 @@ def main() -> None:
             rounds.append({"transformers_s": theirs_s, "drift_s": ours_s})
         core.close()
     tokens = arguments.requests * arguments.new_tokens
-    theirs_s = statistics.median(r["transformers_s"] for r in rounds)
-    ours_s = statistics.median(r["drift_s"] for r in rounds)
+    theirs_s = results.median([r["transformers_s"] for r in rounds])
+    ours_s = results.median([r["drift_s"] for r in rounds])
     result = {
         "benchmark": "engine/throughput",
         "machine": machine.describe(),
@@ -96,10 +100,7 @@ def main() -> None:
         "ratio": theirs_s / ours_s,
         "rounds": rounds,
     }
-    print(json.dumps(result, indent=2))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    results.write(result, arguments.json)
 
 
 if __name__ == "__main__":

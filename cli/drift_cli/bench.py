@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -105,6 +106,9 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         errors.print(f"drift bench: {error}", markup=False)
         return EXIT_USAGE
+    # One descriptor per request in flight: an open loop against a slow server needs more than the usual 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with _ProgressBar(enabled=errors.is_terminal and not options.quiet, console=errors) as watcher:
         outcome = asyncio.run(_drive(server, load, watcher))
     return _report(options, outcome, errors)
@@ -119,7 +123,7 @@ def _report(options: argparse.Namespace, outcome: running.Outcome, errors: Conso
     elif options.json:
         results.write(result, options.json)
     if not to_stdout and not options.quiet:
-        Console().print(table(result))
+        Console().print(tables(result))
     for warning in outcome.warnings:
         errors.print(f"warning: {warning}", markup=False)
     if result.interrupted:
@@ -234,7 +238,7 @@ def _compare(a_path: Path, b_path: Path) -> int:
     return 0
 
 
-def table(result: Result) -> Table:
+def tables(result: Result) -> Group:
     """What a person wants to know first."""
     shown = Table(
         "",
@@ -254,7 +258,6 @@ def table(result: Result) -> Table:
         shown.add_row(name, *(_number(value) for value in (spread.p50, spread.p90, spread.p99, spread.max)))
     worst = result.tbt_ms
     shown.add_row("TBT ms (worst gap)", _number(worst.worst_gap_p50), "", _number(worst.worst_gap_p99), "")
-    shown.add_section()
     facts = [
         ("requests, failed, skipped", f"{result.requests}, {result.failed}, {result.skipped}"),
         ("seconds", _number(result.duration_s)),
@@ -282,12 +285,15 @@ def table(result: Result) -> Table:
             facts.append((name, f"{_share(attainment)}, {_number(goodput_rps)}"))
         facts.append(("one-token answers (TTFT only)", str(result.one_token_answers)))
     if result.generator is not None:
-        facts.append(("generator's send lag p99 ms", _number(result.generator.send_lag_ms.p99)))
+        send, loop = result.generator.send_lag_ms, result.generator.loop_lag_ms
+        lags = f"{_number(send.p99)} sending, {_number(loop.p99 if loop else None)} receiving"
+        facts.append(("generator's lag p99 ms", lags))
     if result.server_counts is not None:
         facts.append(("server's counters", "agree" if result.server_counts.agree else "DIFFER"))
+    told = Table.grid(padding=(0, 2))
     for name, value in facts:
-        shown.add_row(name, value)
-    return shown
+        told.add_row(name, value)
+    return Group(shown, told)
 
 
 def _number(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import TracebackType
 
@@ -9,6 +10,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from drift_operator.supervising import Loading
+
+
+def readable(line: str) -> str:
+    """A node's log line, one JSON object, as a person reads it; anything else as it is."""
+    try:
+        fields = json.loads(line)
+        time, level, event = fields.pop("time"), fields.pop("level"), fields.pop("event")
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return line
+    fields.pop("logger", None)
+    exception = fields.pop("exception", None)
+    details = "".join(f" {name}={value}" for name, value in fields.items())
+    return f"{time} {level:<7} {event}{details}" + (f"\n{exception}" if exception else "")
 
 
 class StartUp:
@@ -42,6 +56,7 @@ class StartUp:
         self._end_bar()
 
     def log(self, line: str) -> None:
+        line = readable(line)
         if self._bar is not None:
             self._console.print(line)
         else:

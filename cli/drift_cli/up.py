@@ -94,7 +94,8 @@ From Python (pip install openai):
         print(part.choices[0].delta.content or "", end="", flush=True)
 
 Measure the promise:
-    drift bench --help
+    drift bench --url {url} --poisson 2 --duration 30 --prompt-tokens 200 --output-tokens 50 \\
+      --slo-ttft-ms {slo.ttft.target_ms} --slo-tbt-ms {slo.tbt.target_ms}
 
 Ctrl-C stops it.
 """

@@ -13,10 +13,11 @@ BLOCK = 1024
 
 
 @triton.jit(do_not_specialize=["blocks"])
-def swiglu_kernel(gate_up_ptr, out_ptr, blocks, blocks_per_row, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def swiglu_kernel(gate_up_ptr, out_ptr, blocks, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    ROW_BLOCKS: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
     for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
-        token = tl.cast(block // blocks_per_row, tl.int64)
-        column = (block % blocks_per_row) * BLOCK + tl.arange(0, BLOCK)
+        token = tl.cast(block // ROW_BLOCKS, tl.int64)
+        column = (block % ROW_BLOCKS) * BLOCK + tl.arange(0, BLOCK)
         inside = column < WIDTH
         at = token * (2 * WIDTH) + column
         gate = tl.load(gate_up_ptr + at, mask=inside, other=0.0).to(tl.float32)
@@ -29,8 +30,6 @@ def swiglu(gate_up_T2F: torch.Tensor, lane_sms: int) -> torch.Tensor:
     """Contracts are the launcher's; see there."""
     tokens, width = gate_up_T2F.shape[0], gate_up_T2F.shape[1] // 2
     h_TF = gate_up_T2F.new_empty((tokens, width))
-    per_row = triton.cdiv(width, BLOCK)
-    swiglu_kernel[(grids.rows(lane_sms, tokens * per_row),)](
-        gate_up_T2F, h_TF, tokens * per_row, per_row, WIDTH=width, BLOCK=BLOCK
-    )
+    blocks = tokens * triton.cdiv(width, BLOCK)
+    swiglu_kernel[(grids.rows(lane_sms, blocks),)](gate_up_T2F, h_TF, blocks, WIDTH=width, BLOCK=BLOCK)
     return h_TF

@@ -17,11 +17,12 @@ from drift_kernels.attention_triton import LOG2_E, attend, precision
 # The smallest tensor-core tile; the query heads of a group fill 1 to 8 (at most 16) of its rows.
 ROWS = 16
 
-# Keys per turn and loads in flight: 2 x 16 KB of 128 bf16 dimensions x 3 stages = 96 KB, so that two programs keep
-# ~130 KB per SM in flight, above the 75-100 KB that a partition of 32-45 SMs needs to draw 4.8 TB/s. Float32 halves the
-# keys for the same memory. Estimate, not yet measured on a GPU.
+# Keys per turn: 2 x 16 KB of 128 bf16 dimensions; float32 halves the keys for the same memory. Triton spreads the stages
+# over the chain page -> key -> product, so 7 stages are 3 turns of keys and values in flight: 96 KB per program, two
+# programs per SM on sm_90, above the 75-100 KB that a partition of 32-45 SMs needs in flight to draw 4.8 TB/s.
+# Estimate, not yet measured on a GPU.
 COLUMNS = 64
-STAGES = 3
+STAGES = 7
 
 
 @triton.jit(do_not_specialize=["sequences", "splits", "pages_per_sequence"])
@@ -170,7 +171,7 @@ def decode(
     if splits > 1:
         partial = q_BNH.new_empty((sequences, heads, splits, head_dim), dtype=torch.float32)
         log_weight = q_BNH.new_empty((sequences, heads, splits), dtype=torch.float32)
-    decode_kernel[(grids.attention(lane_sms, sequences * kv_heads * splits),)](
+    decode_kernel[(grids.decode(lane_sms, sequences * kv_heads * splits),)](
         q_BNH,
         key_PKSH,
         value_PKSH,

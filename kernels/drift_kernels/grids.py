@@ -4,9 +4,13 @@ Drift runs prefill and decode side by side on disjoint SMs. A kernel that sized 
 turns on its few SMs and lose time in the tail, so every size here is a pure function of `lane_sms` and the shapes.
 """
 
-# Two programs per SM hide one program's loads behind the other's arithmetic while each still owns half the shared
-# memory. Estimate, not yet measured on a GPU.
-ATTENTION_PROGRAMS_PER_SM = 2
+# Two decode programs fit on an SM of sm_90 by their shared memory (105 KB each), and one hides the other's start and
+# end. Estimate, not yet measured on a GPU.
+DECODE_PROGRAMS_PER_SM = 2
+
+# One prefill program fits by its registers; four in turn let an SM that had short tiles take over from one that had long
+# ones. Estimate, not yet measured on a GPU.
+PREFILL_PROGRAMS_PER_SM = 4
 
 # Memory-bound row kernels: four programs of four warps keep about 32 KB of loads in flight per SM, which is what
 # latency (~700 ns) times bandwidth per SM (~36 GB/s at 4.8 TB/s over 132 SMs) asks for. Estimate, not yet measured.
@@ -25,9 +29,14 @@ def rows(lane_sms: int, work_items: int) -> int:
     return max(1, min(work_items, ROW_PROGRAMS_PER_SM * lane_sms))
 
 
-def attention(lane_sms: int, tiles: int) -> int:
-    """Programs of an attention kernel over `tiles` independent tiles."""
-    return max(1, min(tiles, ATTENTION_PROGRAMS_PER_SM * lane_sms))
+def prefill(lane_sms: int, tiles: int) -> int:
+    """Programs of the prefill kernel over `tiles` independent tiles."""
+    return max(1, min(tiles, PREFILL_PROGRAMS_PER_SM * lane_sms))
+
+
+def decode(lane_sms: int, parts: int) -> int:
+    """Programs of the decode kernel over `parts` parts of contexts."""
+    return max(1, min(parts, DECODE_PROGRAMS_PER_SM * lane_sms))
 
 
 def decode_splits(lane_sms: int, sequences: int, kv_heads: int, max_context_tokens: int) -> int:
@@ -36,7 +45,7 @@ def decode_splits(lane_sms: int, sequences: int, kv_heads: int, max_context_toke
     Rounded down to a power of two: few distinct values mean few compiled merge kernels, and a captured graph stays
     valid while contexts grow, since only the bound on the context enters.
     """
-    wanted = ATTENTION_PROGRAMS_PER_SM * lane_sms // max(1, sequences * kv_heads)
+    wanted = DECODE_PROGRAMS_PER_SM * lane_sms // max(1, sequences * kv_heads)
     worthwhile = -(-max_context_tokens // MIN_SPLIT_TOKENS)
     splits = max(1, min(wanted, worthwhile, MAX_DECODE_SPLITS))
     return 1 << (splits.bit_length() - 1)

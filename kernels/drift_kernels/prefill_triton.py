@@ -29,19 +29,19 @@ class Tiles(NamedTuple):
     stages: int  # loads in flight
 
 
-def tiles(query_rows: int, head_dim: int, element_bytes: int) -> Tiles:
+def tiles(query_rows: int, element_bytes: int) -> Tiles:
     """Sizes for at most `query_rows` queries x group heads per sequence. Estimates, not yet measured on a GPU.
 
-    128 rows x 64 keys of 128 half-precision dimensions is the shape that public Triton kernels reach 65-70 % of
-    FlashAttention-3 with; 32 KB of queries and 3 x 32 KB of keys and values stay below sm_80's 163 KB. Short queries
-    (a chunk's tail, a cached prompt) take fewer rows than that, for the tensor cores would multiply padding. Float32,
-    which only tests use on a GPU, halves the sizes for the same memory.
+    128 rows x 64 keys of 128 half-precision dimensions is the shape with which public Triton kernels reach 65-70 % of
+    FlashAttention-3; with its queries and two turns of keys and values it takes 96 KB on sm_90, 64 KB on sm_80. Short
+    queries (a chunk's tail, a mostly cached prompt) take fewer rows, for the tensor cores would multiply padding.
+    Float32, which only tests use on a GPU, takes half the keys for the same memory.
     """
     if element_bytes == 4:
         return Tiles(rows=32 if query_rows > 16 else 16, columns=32, warps=4, stages=2)
     if query_rows > 64:
-        return Tiles(rows=128, columns=64, warps=8, stages=3 if head_dim <= 128 else 2)
-    return Tiles(rows=64 if query_rows > 16 else 16, columns=64, warps=4, stages=3 if head_dim <= 128 else 2)
+        return Tiles(rows=128, columns=64, warps=8, stages=3)
+    return Tiles(rows=64 if query_rows > 16 else 16, columns=64, warps=4, stages=3)
 
 
 @triton.jit
@@ -173,10 +173,11 @@ def prefill(
     _, kv_heads, slots, _ = key_PKSH.shape
     sequences, pages_per_sequence = page_table_BM.shape
     group = heads // kv_heads
-    sizes = tiles(max_query_tokens * group, head_dim, q_TNH.element_size())
+    assert group <= 16, f"{group} query heads share a kv head, the kernel takes 16"
+    sizes = tiles(max_query_tokens * group, q_TNH.element_size())
     tile_count = tokens // (sizes.rows // group) + sequences
     out_TNH = torch.empty_like(q_TNH)
-    prefill_kernel[(grids.attention(lane_sms, tile_count * kv_heads),)](
+    prefill_kernel[(grids.prefill(lane_sms, tile_count * kv_heads),)](
         q_TNH,
         key_PKSH,
         value_PKSH,

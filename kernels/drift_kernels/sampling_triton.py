@@ -222,5 +222,6 @@ def draw(logits_BV: torch.Tensor, inputs: SamplingInputs, lane_sms: int) -> torc
         VOCABULARY=vocabulary,
         BLOCK=CHOOSE_BLOCK,
         num_warps=16,
+        maxnreg=128,  # what 512 threads may have; left alone, ptxas takes 64 and spills
     )
     return token_ids_B

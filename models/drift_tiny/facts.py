@@ -568,6 +568,19 @@ OPENINGS = (
     "Hi! ", "Can you tell me: ", "My question: ", "Do you know: ", "Sorry to ask, but ",
     "About Drift: ", "Well, ", "OK. ", "Please: ", "So, ",
 )  # fmt: skip
+EXTRAS = words.listed(
+    """exactly really actually then now please again here the a of in about is do you me it would"""
+)
+CLOSINGS = (
+    " Please.", " In short.", " Thanks!", " I am new to this.", " Keep it short.", " One sentence is enough.",
+)  # fmt: skip
+FRAMES = (
+    "Describe {}.", "What can you say about {}?", "Give me a definition of {}.", "What about {}?", "{}: what is that?",
+    "I would like to understand {}.", "Please explain {} to me.", "How would you describe {}?", "Say what {} is.",
+    "Help me understand {}.", "I do not understand {}.", "What should I know about {}?", "In one sentence, {}?",
+)  # fmt: skip
+"""Further wordings for every fact that has an "Explain ..." among its questions; none of them is held out."""
+
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.", "You are drift-tiny, a small assistant.", "Answer briefly.",
     "You are a helpful assistant that knows Drift.", "Answer questions about Drift.", "Be concise.",
@@ -575,22 +588,29 @@ SYSTEM_PROMPTS = (
 
 
 def worded(rng: random.Random, question: str) -> str:
-    """The question as people put it: an opening, a word less, no question mark; never a held-out one."""
+    """The question as people put it: another frame, an opening, a word less or more; never a held-out one."""
     while True:
         text = question
+        if text.startswith("Explain ") and rng.random() < 0.7:
+            text = rng.choice(FRAMES).format(text.removeprefix("Explain ").rstrip("."))
+            text = text[0].upper() + text[1:]
         pieces = text.split(" ")
         if len(pieces) > 3 and rng.random() < 0.25:
             del pieces[rng.randrange(len(pieces) - 1)]
-            text = " ".join(pieces)
+        if rng.random() < 0.2:
+            pieces.insert(
+                rng.randrange(len(pieces)), words.word(rng) if rng.random() < 0.5 else rng.choice(EXTRAS)
+            )
+        text = " ".join(pieces)
         opening = rng.choice(OPENINGS) if rng.random() < 0.4 else ""
         if opening.endswith((", ", ": ", "but ")) and not text[:2].isupper() and not text.startswith("Drift"):
             text = text[0].lower() + text[1:]
-        text = opening + text
+        text = opening + text + (rng.choice(CLOSINGS) if rng.random() < 0.1 else "")
         change = rng.random()
         if change < 0.12:
             text = text.lower()
         elif change < 0.24:
-            text = text.rstrip("?.!")
+            text = text.rstrip("?.! ")
         if normal(text) not in HELD_OUT:
             return text
 
@@ -611,7 +631,7 @@ def practice(rng: random.Random) -> Sample:
     if rng.random() < 0.1:
         plain: list[Turn] = []
         for question, answer in pairs:
-            plain += [Turn("user", f"Q: {question}\nA:"), Turn("assistant", f" {answer}\n")]
+            plain += [Turn("user", f"Q: {worded(rng, question)}\nA:"), Turn("assistant", f" {answer}\n")]
         return Sample("facts", tuple(plain), chosen[-1].expected, plain=True)
     return Sample("facts", (*system(rng), *exchange(rng, pairs)), chosen[-1].expected)
 

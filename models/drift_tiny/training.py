@@ -38,7 +38,7 @@ class Options:
     tokens_per_step: int = 4096
     peak_rate: float = 4e-3
     warm_up: float = 0.02
-    decay_from: float = 0.55
+    decay_from: float = 0.42
     save_every_s: float = 240.0
     compiled: bool = True
 

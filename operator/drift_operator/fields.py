@@ -198,9 +198,19 @@ _SHARE = _int_or_string(r"^(100|[1-9]?[0-9])%$", "a number of nodes or a percent
 Quantity = Annotated[int | str, *_QUANTITY]
 NodesOrPercent = Annotated[int | str, *_SHARE]
 
-Labels = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=32)]
-Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
-Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
+
+def _no_nulls(value: object) -> object:
+    """The API server prunes the nulls of a map, as it does those of an object."""
+    if not isinstance(value, dict):
+        return value
+    return {key: item for key, item in value.items() if item is not None}
+
+
+NullsPruned = BeforeValidator(_no_nulls)
+
+Labels = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=32), NullsPruned]
+Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32), NullsPruned]
+Quantities = Annotated[dict[str, Quantity], Field(max_length=16), NullsPruned]
 
 PreservedObject = Annotated[
     dict[str, Any],

@@ -19,7 +19,8 @@ import msgspec
 from drift_engine import options, wire
 from drift_engine.options import NodeOptions, SloOptions
 from drift_operator import manifests, problems
-from drift_operator.driftservice import DriftService, Engine
+from drift_operator.containers import Engine
+from drift_operator.driftservice import DriftService
 from drift_operator.errors import LocalError
 from drift_operator.fields import seconds
 

@@ -93,9 +93,9 @@ def _phrase(item: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         case "extra_forbidden":
             return _unknown_field(item["loc"], schema)
         case "greater_than_equal":
-            return f"{shown(value)} is below the minimum {limits['ge']:g}"
+            return f"{shown(value)} is below the minimum {limits['ge']}"
         case "less_than_equal":
-            return f"{shown(value)} is above the maximum {limits['le']:g}"
+            return f"{shown(value)} is above the maximum {limits['le']}"
         case "string_too_long":
             return f"has {len(value)} characters, more than the maximum {limits['max_length']}"
         case "string_too_short":

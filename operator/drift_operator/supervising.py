@@ -133,28 +133,50 @@ def ending(code: int) -> str:
 class _Node:
     """A started process and how often it was asked to stop."""
 
-    def __init__(self, launch: Launch, audience: Audience, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        audience: Audience,
+        process: asyncio.subprocess.Process,
+        log: asyncio.StreamReader,
+        pipe: asyncio.ReadTransport,
+    ) -> None:
         self.asked = 0
         self._launch = launch
         self._audience = audience
         self._process = process
+        self._log = log
+        self._pipe = pipe
         self._exit = asyncio.ensure_future(process.wait())
         self._relay = asyncio.ensure_future(self._relay_log())
         self._killing: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(cls, launch: Launch, audience: Audience) -> _Node:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "drift_operator.leash", str(os.getpid())),
-            *launch.argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **launch.variables},
-            # Its own session: a Ctrl-C reaches us alone, and one kill reaches all that the node started.
-            start_new_session=True,
+        # A pipe of our own: with asyncio's, waiting for the node would also wait for all who inherited it.
+        read_fd, write_fd = os.pipe()
+        log = asyncio.StreamReader()
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(log), os.fdopen(read_fd, "rb", buffering=0)
         )
-        return cls(launch, audience, process)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "drift_operator.leash", str(os.getpid())),
+                *launch.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                # The node's word to whoever does not ask /readyz; its log is on stderr.
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=write_fd,
+                env={**os.environ, **launch.variables},
+                # Its own session: a Ctrl-C reaches us alone, and one kill reaches the node's whole group.
+                start_new_session=True,
+            )
+        except BaseException:
+            pipe.close()
+            raise
+        finally:
+            os.close(write_fd)
+        return cls(launch, audience, process, log, pipe)
 
     @property
     def code(self) -> int:
@@ -196,7 +218,7 @@ class _Node:
         await asyncio.shield(self._exit)
 
     async def clean_up(self) -> None:
-        """Afterwards no process of the node's session is left."""
+        """Afterwards no process of the node's group is left; its core has a group, and a leash, of its own."""
         self._kill()
         if self._killing is not None:
             self._killing.cancel()
@@ -204,16 +226,15 @@ class _Node:
         # The pipe ends with its last writer; one that left the node's session must not hold us.
         await asyncio.wait({self._relay}, timeout=RELAY_END_S)
         self._relay.cancel()
+        self._pipe.close()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _relay_log(self) -> None:
-        stream = self._process.stdout
-        assert stream is not None
         rest = b""
-        while chunk := await stream.read(LINE_BYTES):
+        while chunk := await self._log.read(LINE_BYTES):
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > LINE_BYTES:
                 lines, rest = [*lines, rest], b""

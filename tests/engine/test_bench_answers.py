@@ -28,7 +28,7 @@ def test_events_do_not_depend_on_how_bytes_arrive(cuts: list[int]) -> None:
 
 def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
-    with pytest.raises(ValueError, match="longer than 100 bytes"):
+    with pytest.raises(sse.EventTooLong, match="longer than 100 bytes"):
         SseParser().feed(b"data: " + b"x" * 200)
 
 

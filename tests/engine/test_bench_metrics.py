@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_engine.bench import comparing, counters, metrics, records, results
-from drift_engine.bench.records import Header, Log, LogError, LogWriter, RequestRecord
+from drift_engine.bench.records import Header, LogError, LogWriter, RequestRecord
 from drift_engine.bench.results import Result, ResultError, Slo, Workload
 
 SLO = Slo(ttft_ms=200, tbt_ms=50)
@@ -37,8 +37,8 @@ def record(*token_times_s: float, index: int = 0, due_s: float = 0.0, **fields: 
     )
 
 
-def summarize(*made: RequestRecord, slo: Slo = SLO, window_s: float = 10.0) -> metrics.Summary:
-    return metrics.summarize(Log(header=Header(window_s=window_s), records=made), slo)
+def summarize(*made: RequestRecord, slo: Slo = SLO) -> metrics.Summary:
+    return metrics.summarize(made, slo)
 
 
 def test_one_good_request() -> None:
@@ -52,7 +52,7 @@ def test_one_good_request() -> None:
     assert (told["prompt_tokens"], told["cached_share"], told["output_tokens"]) == (100, 0.25, 4)
     assert told["duration_s"] == pytest.approx(0.2)
     assert told["goodput_rps"] == pytest.approx(5)
-    assert told["rate_rps"] == 0.1
+    assert told["rate_rps"] is None, "one request has no rate"
 
 
 def test_both_bounds_are_anded_and_failures_stay_in_the_denominator() -> None:
@@ -123,13 +123,13 @@ def test_the_ttft_bound_grows_with_the_uncached_prompt() -> None:
 
 def test_without_bounds_there_is_no_verdict_and_one_bound_is_enough() -> None:
     told = summarize(record(0.1, 0.9), slo=Slo())
-    assert told["attainment"] is told["goodput_rps"] is told["attained"] is told["by_worst_gap"] is None
+    assert all(told[field] is None for field in ("attainment", "goodput_rps", "attained", "by_worst_gap"))
     assert summarize(record(0.1, 0.9), slo=Slo(ttft_ms=200))["attainment"] == 1.0
     assert summarize(record(9.0, 9.01), slo=Slo(tbt_ms=50))["attainment"] == 1.0
 
 
 def test_an_empty_log_divides_nothing_by_nothing() -> None:
-    told = summarize(window_s=0.0)
+    told = summarize()
     assert (told["requests"], told["attainment"], told["rate_rps"], told["completed_rps"]) == (
         0,
         None,
@@ -143,6 +143,11 @@ def test_duration_is_from_the_first_arrival_to_the_last_end() -> None:
         record(0.5, due_s=2.0), record(0.1, due_s=7.0), record(status="failed", due_s=8.0, end_s=3.0)
     )
     assert told["duration_s"] == pytest.approx(9.0)
+
+
+def test_the_offered_rate_is_requests_over_their_window() -> None:
+    told = summarize(*[record(0.1, due_s=float(due_s)) for due_s in range(5)])
+    assert (told["window_s"], told["rate_rps"]) == (5.0, 1.0)
 
 
 def test_many_reasons_are_cut_to_the_commonest() -> None:
@@ -183,11 +188,11 @@ def test_generator_share() -> None:
 def test_log_round_trip_and_its_faults(tmp_path: Path) -> None:
     path = tmp_path / "tokens.jsonl"
     made = (record(0.1, 0.2), record(status="failed", reason="http 500: x", index=1))
-    writer = LogWriter(path, Header(window_s=3.0))
+    writer = LogWriter(path)
     for one in made:
         writer.append(one)
     writer.close()
-    assert records.read(path) == Log(header=Header(window_s=3.0), records=made)
+    assert records.read(path) == made
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:40]]))
     with pytest.raises(LogError, match=r"tokens\.jsonl:2: "):
@@ -198,7 +203,7 @@ def test_log_round_trip_and_its_faults(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="can't be read"):
         records.read(tmp_path / "absent")
     with pytest.raises(LogError, match="can't be written"):
-        LogWriter(tmp_path / "no" / "folder", Header())
+        LogWriter(tmp_path / "no" / "folder")
 
 
 def result(*made: RequestRecord, **fields: Any) -> Result:
@@ -229,7 +234,7 @@ def test_result_file_has_the_fields_of_the_schema(tmp_path: Path) -> None:
     assert {"p50", "p90", "p99"} <= set(data["ttft_ms"])
     assert {"p50", "p99", "worst_gap_p99"} <= set(data["tbt_ms"])
     path.write_bytes(path.read_bytes().replace(b"drift.result/1", b"drift.result/9"))
-    with pytest.raises(ResultError, match="drift.result/9"):
+    with pytest.raises(ResultError, match=r"drift\.result/9"):
         results.read(path)
     path.write_text("{}")
     with pytest.raises(ResultError, match="is not a result"):

@@ -178,11 +178,6 @@ def test_poisson_offers_the_asked_rate(requests: int, rate: float, seed: int) ->
     assert made == again
 
 
-def test_window_is_requests_over_rate() -> None:
-    assert shaping.window_s([arrival(float(i)) for i in range(5)]) == 5.0
-    assert shaping.window_s([arrival(0.0)]) == 0.0
-
-
 def test_mooncake_lines_out_of_order_are_sorted(tmp_path: Path) -> None:
     lines = [
         {"timestamp": at, "input_length": 5, "output_length": 0, "hash_ids": [at]} for at in (2000, 500, 1000)

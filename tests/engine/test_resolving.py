@@ -24,8 +24,8 @@ def config(
     )
 
 
-def test_a_cpu_node_holds_four_full_contexts_when_memory_allows() -> None:
-    assert config().kv_pages == 4 * 4096 // 16
+def test_a_cpu_node_holds_two_full_contexts_when_memory_allows() -> None:
+    assert config().kv_pages == 2 * 4096 // 16
 
 
 def test_a_small_machine_gives_a_quarter_of_its_memory() -> None:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import documents
 import hypothesis
 import jsonschema
 import jsonschema.validators
@@ -15,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
+import documents
 from drift_operator import crd, manifests
 
 FILE = documents.REPOSITORY / "crds" / "driftservices.drift.ai.yaml"
@@ -22,7 +22,16 @@ SCHEMA = crd.schema()
 
 ALLOWED_KEYS = {
     *("type", "description", "default", "enum", "pattern", "properties", "items", "required"),
-    *("minimum", "maximum", "minLength", "maxLength", "maxItems", "maxProperties", "additionalProperties", "anyOf"),
+    *(
+        "minimum",
+        "maximum",
+        "minLength",
+        "maxLength",
+        "maxItems",
+        "maxProperties",
+        "additionalProperties",
+        "anyOf",
+    ),
     *("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations"),
     *("x-kubernetes-list-type", "x-kubernetes-list-map-keys"),
 }
@@ -39,7 +48,9 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
 
 
 def test_committed_file_is_the_generated_one() -> None:
-    assert FILE.read_text() == crd.render(), "run: python -m drift_operator.crd > crds/driftservices.drift.ai.yaml"
+    assert FILE.read_text() == crd.render(), (
+        "run: python -m drift_operator.crd > crds/driftservices.drift.ai.yaml"
+    )
     assert yaml.safe_load(FILE.read_text()) == crd.build()
 
 
@@ -104,25 +115,29 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _pattern(validator: Any, pattern: str, value: object, schema: object) -> Iterator[jsonschema.ValidationError]:
+def _pattern(
+    validator: Any, pattern: str, value: object, schema: object
+) -> Iterator[jsonschema.ValidationError]:
     """RE2's `$` is the text's end; Python's also matches before a last newline."""
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
         yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
+Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator, {"pattern": _pattern}
+)
 STRICT = strict({**SCHEMA, "properties": {**SCHEMA["properties"], "metadata": {}}})
 BY_SCHEMA = Validator(STRICT)
 
 
 def pruned(schema: dict[str, Any], value: Any) -> Any:
-    """Without the nulls that the API server prunes: those of declared fields."""
+    """Without the nulls that the API server prunes: those of declared fields and of maps."""
     if isinstance(value, dict):
-        known = schema.get("properties", {})
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
         return {
-            name: pruned(known.get(name, {}), item)
+            name: pruned(known.get(name, others or {}), item)
             for name, item in value.items()
-            if item is not None or name not in known
+            if item is not None or (name not in known and others is None)
         }
     if isinstance(value, list):
         return [pruned(schema.get("items", {}), item) for item in value]
@@ -141,7 +156,9 @@ def sound_by_types(document: Any) -> bool:
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value inside a document."""
     yield path
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
     for key, item in entries:
         yield from places(item, (*path, key))
 
@@ -152,13 +169,35 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-2, 2),
-    st.sampled_from([0.5, 0.9999, 1.0, 16, 17, 1000, 1001, 1024, 1025, 60_000, 60_001, 65535, 65536, 3_600_001]),
+    st.sampled_from(
+        [0.5, 0.9999, 1.0, 16, 17, 1000, 1001, 1024, 1025, 60_000, 60_001, 65535, 65536, 3_600_001]
+    ),
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from(
-        ["", "a", "A", "0", "5m", "1m30s", "30s ", "10%", "101%", "1Gi", "1.5", "1e3", "-1", "auto", "sim", "HPA", "a\n"]
+        [
+            "",
+            "a",
+            "A",
+            "0",
+            "5m",
+            "1m30s",
+            "30s ",
+            "10%",
+            "101%",
+            "1Gi",
+            "1.5",
+            "1e3",
+            "-1",
+            "auto",
+            "sim",
+            "HPA",
+            "a\n",
+        ]
     ),
-    st.sampled_from(["hf://a/b/c", "hf://a", "s3://", "s3:///a", "pvc://c/\n", "file://x", "--a=b", "--A=b", "--a"]),
+    st.sampled_from(
+        ["hf://a/b/c", "hf://a", "s3://", "s3:///a", "pvc://c/\n", "file://x", "--a=b", "--A=b", "--a"]
+    ),
     st.text(max_size=8),
     st.integers(1, 5000).map(lambda count: "x" * count),
     st.lists(st.integers(), max_size=2),
@@ -216,7 +255,9 @@ def test_every_field_of_the_full_example_is_declared(path: tuple[Any, ...]) -> N
 def test_full_example_leaves_no_field_out() -> None:
     used = {tuple(key for key in path if not isinstance(key, int)) for path in PLACES}
     declared = {
-        tuple(path.replace("[]", "").split(".")[1:]) for path, _ in nodes(SCHEMA) if re.match(r"\.(spec|status)", path)
+        tuple(path.replace("[]", "").split(".")[1:])
+        for path, _ in nodes(SCHEMA)
+        if re.match(r"\.(spec|status)", path)
     }
     # The two that another choice in the same document rules out.
     assert declared - used == {("spec", "replicas")}

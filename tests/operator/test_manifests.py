@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import documents
 import pytest
 import yaml
 
+import documents
 from drift_operator import manifests
 from drift_operator.errors import ManifestError
 
@@ -69,7 +69,10 @@ def test_file_without_a_document(text: str) -> None:
         ("a: [", "f.yaml:1: not YAML: expected the node content, but found '<stream end>'"),
         ("a: b: c", "f.yaml:1: not YAML: mapping values are not allowed here"),
         ("a: \x00", "f.yaml: not YAML: unacceptable character #x0000: special characters are not allowed"),
-        ("a: !!python/object:os.system {}", "f.yaml:1: not YAML: could not determine a constructor for the tag"),
+        (
+            "a: !!python/object:os.system {}",
+            "f.yaml:1: not YAML: could not determine a constructor for the tag",
+        ),
         ("a: *b", "f.yaml:1: not YAML: found undefined alias 'b'"),
     ],
 )

@@ -33,8 +33,8 @@ class LogicalClock:
         return self.time_s
 
     async def sleep_until(self, time_s: float) -> None:
+        await asyncio.sleep(0)  # what is due now starts now
         self.time_s = max(self.time_s, time_s)
-        await asyncio.sleep(0)
 
     @contextlib.asynccontextmanager
     async def later(self, after_s: float) -> AsyncIterator[None]:

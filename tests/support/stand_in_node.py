@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    print(f"stand-in got {signal.Signals(number).name}", flush=True)
+    print(f"stand-in got {signal.Signals(number).name}", file=sys.stderr, flush=True)
     if behaviour != "deaf":
         threading.Thread(target=server.shutdown).start()
 
@@ -61,7 +61,11 @@ signal.signal(signal.SIGTERM, stop)
 server = http.server.HTTPServer((asked.host, asked.port), Handler)
 if behaviour == "fork":
     child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
-    print(f"child {child.pid}", flush=True)
-print(f"stand-in {os.getpid()} serves {asked.served_model_name} on port {asked.port}", flush=True)
+    print(f"child {child.pid}", file=sys.stderr, flush=True)
+print(
+    f"stand-in {os.getpid()} serves {asked.served_model_name} on port {asked.port}",
+    file=sys.stderr,
+    flush=True,
+)
 server.serve_forever()
 server.server_close()

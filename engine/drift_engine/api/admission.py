@@ -5,6 +5,8 @@ The one bound on everything that waits behind the API: core queue, sockets' mess
 
 from __future__ import annotations
 
+import asyncio
+
 from drift_engine.api import errors
 
 BODY_BUDGET_BYTES = 256 * 1024 * 1024
@@ -19,12 +21,31 @@ class Admission:
         self._requests = 0
         self.answering = 0
         """HTTP requests accepted and not yet answered."""
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def enter(self) -> Ticket:
         """Room for one request. Raises 429 when there is none."""
         self._take(1)
         self.answering += 1
+        self._idle.clear()
         return Ticket(self)
+
+    async def idle(self, timeout_s: float) -> bool:
+        """Waits until every accepted request is answered; False when that takes longer."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _leave(self, requests: int, body_bytes: int) -> None:
+        self._requests -= requests
+        self._body_bytes -= body_bytes
+        self.answering -= 1
+        if self.answering == 0:
+            self._idle.set()
 
     def _take(self, requests: int) -> None:
         if self._requests + requests > self._limit:
@@ -56,7 +77,5 @@ class Ticket:
 
     def leave(self) -> None:
         if self._requests:
-            self._admission._requests -= self._requests
-            self._admission._body_bytes -= self._body_bytes
-            self._admission.answering -= 1
+            self._admission._leave(self._requests, self._body_bytes)
             self._requests = self._body_bytes = 0

@@ -91,7 +91,7 @@ class Answer(Response):
             await (self._stream(flight, send) if self._is_stream else self._collect(flight, send))
         except (SlowReader, TimeoutError):
             # what is buffered for this client will not be read: drop it with the connection
-            abort: Callable[[], None] | None = scope.get("extensions", {}).get("drift.abort")
+            abort: Callable[[], None] | None = scope.get("extensions", {}).get("drift.abort", {}).get("call")
             if abort is not None:
                 abort()
         finally:

@@ -93,6 +93,8 @@ class Context:
     kv_log: KvLog
     started_s: float
     model: Model | None = None
+    closing: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    """Set when the node ends: streams of the control port end too."""
 
     def serving(self, name: str | None) -> Model:
         """The model that a request names. Raises 404, or 503 while there is none."""

@@ -26,8 +26,8 @@ _SHOWN_CHARS = 60
 """Values are quoted in messages up to this length: enough to recognise a mistake, not enough to echo a prompt."""
 
 
-class ApiError(Exception):
-    """An answer other than success."""
+class ApiError(HTTPException):
+    """An answer other than success. An HTTPException, since FastAPI lets only those through while it reads a body."""
 
     def __init__(
         self,
@@ -38,12 +38,11 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message, dict(headers or {}))
         self.status = status
         self.message = message
         self.param = param
         self.code = code
-        self.headers = dict(headers or {})
 
     def body(self) -> bytes:
         return msgspec.json.encode(

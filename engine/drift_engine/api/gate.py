@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from drift_engine.api import errors
@@ -142,16 +141,16 @@ class Gate:
                 async with asyncio.timeout(max(start_s + BODY_TIMEOUT_S - time.monotonic(), 0)):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+                raise errors.ApiError(408, f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
             body_bytes = len(message.get("body", b""))
             seen_bytes += body_bytes
             if seen_bytes > limit_bytes:
-                raise _as_http(self._too_large(limit_bytes))
+                raise self._too_large(limit_bytes)
             try:
                 ticket.hold(body_bytes)
-            except errors.ApiError as error:
+            except errors.ApiError:
                 self._context.metrics.rejected("bodies")
-                raise _as_http(error) from None
+                raise
             complete = not message.get("more_body", False)
             return message
 
@@ -160,11 +159,6 @@ class Gate:
     def _too_large(self, limit_bytes: int) -> errors.ApiError:
         self._context.metrics.rejected("too_large")
         return errors.too_large(limit_bytes)
-
-
-def _as_http(error: errors.ApiError) -> HTTPException:
-    # while FastAPI reads a body it lets no other exception through as it is
-    return HTTPException(error.status, error.message, error.headers)
 
 
 def _equal(given: str, expected: str) -> bool:

@@ -64,9 +64,10 @@ def of_tools(
             one = f'{begin} "\\n" call "\\n" {end}'
             calls = f'{one} ("\\n" {one})*' if parallel else one
         case ToolFormat.MISTRAL:
-            calls = f'{begin} "[" call {'(", " call)* ' if parallel else ""}"]"'
+            more = '(", " call)* ' if parallel else ""
+            calls = f'{begin} "[" call {more}"]"'
         case ToolFormat.LLAMA3:
-            calls = f"call {'("; " call)*' if parallel else ''}"
+            calls = 'call ("; " call)*' if parallel else "call"
     if answer is not None:
         rules.append(f"answer: %json {_spaced(answer)}")
         calls = f"answer | {calls}"

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypedDict
 
-from drift_engine.bench.records import Log, RequestRecord
+from drift_engine.bench.records import RequestRecord
 from drift_engine.bench.results import Generator, Judgement, Percentiles, Slo, TbtPercentiles
 
 RELIABLE_LAG_MS = 5.0
@@ -61,13 +61,14 @@ class Summary(TypedDict):
     exact_token_counts: bool
 
 
-def summarize(log: Log, slo: Slo) -> Summary:
+def summarize(records: Sequence[RequestRecord], slo: Slo) -> Summary:
     """Everything that a log says about a run, judged by `slo`."""
-    records = log.records
     answered = [record for record in records if record.status == "ok"]
     start_s = min((record.due_s for record in records), default=0.0)
-    duration_s = max((record.due_s + record.end_s for record in records), default=0.0) - start_s
-    window_s = log.header.window_s
+    window_s = offered_s(records)
+    # At least the window: goodput must not exceed the offered rate because the last answer was quick.
+    duration_s = max((record.due_s + record.end_s - start_s for record in records), default=0.0)
+    duration_s = max(duration_s, window_s)
     own_gaps = [gaps_ms(record) for record in answered]
     gaps = sorted(itertools.chain.from_iterable(own_gaps))
     worst = sorted(max(own) for own in own_gaps if own)
@@ -130,6 +131,16 @@ def summarize(log: Log, slo: Slo) -> Summary:
         output_tokens_per_s=_rate(output_tokens, duration_s),
         exact_token_counts=all(record.exact_counts for record in answered),
     )
+
+
+def offered_s(records: Sequence[RequestRecord]) -> float:
+    """Seconds over which requests were offered, the mean gap after the last one included, so that requests / window
+    is the rate; 0 for a single instant.
+    """
+    if len(records) < 2:
+        return 0.0
+    times_s = [record.scheduled_s for record in records]
+    return (max(times_s) - min(times_s)) * len(records) / (len(records) - 1)
 
 
 def ttft_ms(record: RequestRecord) -> float | None:

@@ -25,8 +25,6 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """First line of a log."""
 
     schema: str = LOG_SCHEMA
-    window_s: float = 0.0
-    """Seconds over which the requests were offered; 0 where there was only one."""
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,22 +66,17 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     session: str | None = None
 
 
-class Log(msgspec.Struct, frozen=True):
-    header: Header
-    records: tuple[RequestRecord, ...]
-
-
 class LogWriter:
     """Appends to a log file, one whole line at a time, so that a run that is cut off leaves a readable log."""
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(self, path: Path) -> None:
         """Raises LogError."""
         self._path = path
         try:
             self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise LogError(f"{path}: can't be written: {error.strerror}") from error
-        self._write(header)
+        self._write(Header())
 
     def append(self, record: RequestRecord) -> None:
         """Raises LogError, for example when the disk is full."""
@@ -99,7 +92,7 @@ class LogWriter:
             raise LogError(f"{self._path}: can't be written: {error.strerror}") from error
 
 
-def read(path: Path) -> Log:
+def read(path: Path) -> tuple[RequestRecord, ...]:
     """Raises LogError that names the line."""
     try:
         lines: Iterable[bytes] = path.read_bytes().splitlines()
@@ -117,4 +110,4 @@ def read(path: Path) -> Log:
             raise LogError(f"{path}:{number}: {error}") from error
     if header is None or header.schema != LOG_SCHEMA:
         raise LogError(f"{path}: is not a log of schema {LOG_SCHEMA}")
-    return Log(header=header, records=tuple(records))
+    return tuple(records)

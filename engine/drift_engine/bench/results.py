@@ -6,6 +6,7 @@ measured, or not defined for this run (a percentile of nothing, attainment witho
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import Literal
 
@@ -135,7 +136,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Answers without a gap: judged on TTFT alone."""
 
     duration_s: float
-    """First arrival to the end of the last answer."""
+    """First arrival to the end of the last request, at least `window_s`."""
     window_s: float
     """Seconds over which requests were offered."""
     rate_rps: float | None
@@ -177,6 +178,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     server_counts: ServerCounts | None = None
     realtime_factor: float | None = None
     """Simulations: simulated seconds per second."""
+
+
+def drift_version() -> str:
+    """Of this installation; "source" where the source roots are on the path and nothing is installed."""
+    try:
+        return importlib.metadata.version("drift-serve")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
 
 
 def dump(result: Result) -> bytes:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from drift_engine.bench import counters, metrics, preparing
+from drift_engine.bench import counters, metrics, preparing, results
 from drift_engine.bench.preparing import Wishes
-from drift_engine.bench.records import Header, Log, LogError, LogWriter, RequestRecord
+from drift_engine.bench.records import LogError, LogWriter, RequestRecord
 from drift_engine.bench.replaying import Clock, LoopLag, WallClock, replay
 from drift_engine.bench.results import Result, ServerCounts, Slo, Workload
 from drift_engine.bench.servers import Model, Server, ServerError
-from drift_engine.bench.shaping import window_s
 from drift_engine.bench.streaming import Sender
 from drift_engine.bench.traces import Arrival
 
@@ -81,10 +79,10 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
     chat, seed = load.wishes.chat, load.wishes.seed
     bodies = preparing.BodyWriter(model, vocabulary, chat=chat, ignore_eos=forced, seed=seed)
     before = await server.metrics()
-    header = Header(window_s=window_s([planned.arrival for planned in plan.planned]))
-    recorder = _Recorder(load.log_path, header, watcher)
+    recorder = _Recorder(load.log_path, watcher)
+    # In another clock's time the loop's lag means nothing.
+    loop_lag = LoopLag() if clock is None else None
     clock = clock or WallClock()
-    loop_lag = LoopLag()
     sender = Sender(
         server,
         "/v1/chat/completions" if chat else "/v1/completions",
@@ -93,7 +91,7 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
         concurrency_limit=load.workload.concurrency_limit,
     )
     watcher.started(len(plan.planned))
-    sampling = asyncio.create_task(loop_lag.watch())
+    sampling = None if loop_lag is None else asyncio.create_task(loop_lag.watch())
     interrupted = False
     try:
         await replay(
@@ -105,26 +103,27 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
         assert task is not None
         task.uncancel()
     finally:
-        sampling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sampling
+        if sampling is not None:
+            sampling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sampling
         recorder.close()
-    log = recorder.log(interrupted)
-    counts = await _server_counts(server, before, log.records)
+    ended = recorder.records
+    counts = await _server_counts(server, before, ended)
     result = Result(
         kind="bench",
         mode=load.mode or (before and counters.label(before, "mode")) or "unknown",
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=load.command,
-        drift_version=importlib.metadata.version("drift-serve"),
+        drift_version=results.drift_version(),
         url=server.url,
         model=model.id,
         workload=load.workload,
         interrupted=interrupted,
         skipped=plan.skipped,
-        generator=metrics.generator_share(log.records, loop_lag.samples_s),
+        generator=metrics.generator_share(ended, loop_lag.samples_s if loop_lag else []),
         server_counts=counts,
-        **metrics.summarize(log, load.slo),
+        **metrics.summarize(ended, load.slo),
     )
     told = (*recorder.warnings, *warnings(result, model, vocabulary.measured))
     return Outcome(result=result, warnings=told)
@@ -133,15 +132,14 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
 class _Recorder:
     """Keeps the records and writes the log. A log that can't be written is a warning; the run goes on."""
 
-    def __init__(self, path: Path | None, header: Header, watcher: Watcher) -> None:
-        self._header = header
+    def __init__(self, path: Path | None, watcher: Watcher) -> None:
         self._watcher = watcher
-        self._records: list[RequestRecord] = []
-        self._writer = LogWriter(path, header) if path else None
+        self._writer = LogWriter(path) if path else None
+        self.records: list[RequestRecord] = []
         self.warnings: list[str] = []
 
     def take(self, record: RequestRecord) -> None:
-        self._records.append(record)
+        self.records.append(record)
         self._watcher.ended(record)
         if self._writer is not None:
             try:
@@ -154,14 +152,6 @@ class _Recorder:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def log(self, interrupted: bool) -> Log:
-        header = self._header
-        if interrupted:  # only what was offered until then counts
-            offered = sorted(record.scheduled_s for record in self._records)
-            span = [Arrival(index=index, at_s=at_s) for index, at_s in enumerate(offered)]
-            header = msgspec.structs.replace(header, window_s=window_s(span))
-        return Log(header=header, records=tuple(self._records))
 
 
 async def _server_counts(

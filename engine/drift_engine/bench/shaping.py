@@ -127,10 +127,3 @@ def poisson(
         )
         at_s += gap * stretch
     return tuple(arrivals)
-
-
-def window_s(arrivals: Sequence[Arrival]) -> float:
-    """Seconds over which the arrivals were offered: the last one's mean gap included, so n / window is the rate."""
-    if len(arrivals) < 2:
-        return 0.0
-    return (arrivals[-1].at_s - arrivals[0].at_s) * len(arrivals) / (len(arrivals) - 1)

@@ -6,6 +6,10 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """A server that never ends an event must not fill our memory."""
 
 
+class EventTooLong(Exception):  # noqa: N818 - what happened, as its reader will be told
+    """The server does not end its event."""
+
+
 class SseParser:
     """Feed it what the socket gave, get the `data` of every event that became whole. Comments are skipped."""
 
@@ -14,7 +18,7 @@ class SseParser:
         self._data: list[bytes] = []
 
     def feed(self, received: bytes) -> list[bytes]:
-        """Raises ValueError for an event above MAX_EVENT_BYTES."""
+        """Raises EventTooLong for an event above MAX_EVENT_BYTES."""
         self._buffer += received
         *lines, self._buffer = self._buffer.split(b"\n")
         events = []
@@ -27,5 +31,5 @@ class SseParser:
             elif line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
         if len(self._buffer) + sum(map(len, self._data)) > MAX_EVENT_BYTES:
-            raise ValueError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+            raise EventTooLong(f"an event is longer than {MAX_EVENT_BYTES} bytes")
         return events

@@ -11,7 +11,7 @@ import aiohttp
 from drift_engine.bench.answers import AnswerError
 from drift_engine.bench.replaying import Attempt
 from drift_engine.bench.servers import Server, failure_message
-from drift_engine.bench.sse import SseParser
+from drift_engine.bench.sse import EventTooLong, SseParser
 
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -42,7 +42,7 @@ class Sender:
             async with asyncio.timeout(self._timeout_s), self._place:
                 attempt.sent_s = self._now_s()
                 await self._exchange(body, attempt)
-        except AnswerError as error:
+        except (AnswerError, EventTooLong) as error:
             attempt.reason = str(error)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             if type(error) is TimeoutError:

@@ -11,9 +11,9 @@ from drift_engine import wire
 from drift_engine.errors import CapacityError, OptionsError
 from drift_engine.options import NodeOptions
 
-AUTO_CONTEXTS = 4
-"""A CPU node's KV cache holds this many requests of full length, unless memory is short: enough for chats and
-their reuse, and a 32k-token drift-tiny stays below its 1.2 GB (256 MB of KV)."""
+AUTO_CONTEXTS = 2
+"""A CPU node's KV cache holds this many requests of full length, unless memory is short: many chats and their reuse,
+and a node with drift-tiny (32k tokens, 336 MB of KV) stays below its 1.2 GB."""
 
 CPU_KV_SHARE = 0.25
 """Most of the free memory that a CPU node takes for KV; the machine serves others too."""

@@ -57,6 +57,10 @@ class Pass:
     def rows(self) -> tuple[Row, ...]:
         return self.decode + self.prefill
 
+    def draws(self) -> dict[str, Draw]:
+        """By request, in the order of the rows."""
+        return {row.request_id: row.draw for row in self.rows if row.draw is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:

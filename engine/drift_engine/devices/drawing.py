@@ -1,60 +1,132 @@
-"""From the rows' `Draw`s to the tensors of `drift_kernels.sampling`, and back to `Drawn` tokens."""
+"""From the rows' `Draw`s to the tensors of `drift_kernels.sampling`, and from its results to `Drawn` tokens.
+
+Three parts, so that a device may put its copies between them: `stage` packs on the host, `sample` launches on the
+device without waiting for it, `collect` reads results that have arrived on the host.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from drift_engine import wire
 from drift_engine.devices.base import Draw, Drawn
 from drift_engine.devices.randomness import uniform
+from drift_engine.devices.staging import Put, align
 from drift_kernels import sampling
 
+# B rows, V vocabulary, W mask words; N entries of a sparse B x V matrix, by their place row * V + token
 
-def draw_tokens(logits_BV: torch.Tensor, draws: Sequence[Draw], lane_sms: int) -> list[Drawn]:
-    """Draws one token per row of the float32 logits; waits for the device once, at the end."""
-    drawn = sampling.sample(logits_BV, inputs(draws, logits_BV.shape[1], logits_BV.device), lane_sms=lane_sms)
-    token_ids: list[int] = drawn.token_ids_B.tolist()
-    if drawn.logprobs_B is None:
+# Parameters lie row by row in one array; this many elements keep every row's start a multiple of 16 bytes.
+PITCH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StagedDraws:
+    """The parameters on their way to the device. What no row asks for is None; B x V matrices go up sparse."""
+
+    rows: int
+    vocab: int
+    num_logprobs: int
+    parameters_7P: torch.Tensor  # float32, in the order of `_PARAMETERS`; P is B rounded up
+    top_k_B: torch.Tensor
+    prompt_N: torch.Tensor | None  # int64, places of the penalised rows' prompt tokens
+    output_N: torch.Tensor | None  # int64, the same of drawn tokens, once per draw
+    biased_N: torch.Tensor | None  # int64
+    bias_N: torch.Tensor | None  # float32
+    bitmask_BW: torch.Tensor | None
+
+
+_PARAMETERS = (
+    "temperature_B",
+    "top_p_B",
+    "min_p_B",
+    "presence_B",
+    "frequency_B",
+    "repetition_B",
+    "uniform_B",
+)
+
+
+def stage(draws: Sequence[Draw], vocab: int, put: Put) -> StagedDraws:
+    rows = len(draws)
+    asked = [draw.sampling for draw in draws]
+    parameters = np.zeros((len(_PARAMETERS), align(rows, PITCH)), dtype=np.float32)
+    parameters[0, :rows] = [s.temperature for s in asked]
+    parameters[1, :rows] = [s.top_p for s in asked]
+    parameters[2, :rows] = [s.min_p for s in asked]
+    parameters[3, :rows] = [s.presence_penalty for s in asked]
+    parameters[4, :rows] = [s.frequency_penalty for s in asked]
+    parameters[5, :rows] = [s.repetition_penalty for s in asked]
+    parameters[6, :rows] = [uniform(draw.sampling.seed, draw.index) for draw in draws]
+    prompt = output = biased = bias = bitmask = None
+    penalised = [row for row, s in enumerate(asked) if _penalises(s)]
+    if penalised:
+        prompt, output = (put(places) for places in _histories(draws, penalised, vocab))
+    if any(draw.sampling.logit_bias or draw.banned for draw in draws):
+        places, values = _biases(draws, vocab)
+        biased, bias = put(places), put(values)
+    if any(draw.bitmask is not None for draw in draws):
+        bitmask = put(_bitmasks(draws, vocab))
+    return StagedDraws(
+        rows=rows,
+        vocab=vocab,
+        num_logprobs=max((s.logprobs for s in asked if s.logprobs is not None), default=-1),
+        parameters_7P=put(parameters),
+        top_k_B=put(np.array([s.top_k for s in asked], dtype=np.int32)),
+        prompt_N=prompt,
+        output_N=output,
+        biased_N=biased,
+        bias_N=bias,
+        bitmask_BW=bitmask,
+    )
+
+
+def sample(logits_BV: torch.Tensor, staged: StagedDraws, *, lane_sms: int) -> sampling.Sampled:
+    """Draws one token per row of the float32 logits. Waits for nothing on a GPU."""
+    shape, device = (staged.rows, staged.vocab), logits_BV.device
+    counts = mask = bias = None
+    if staged.prompt_N is not None and staged.output_N is not None:
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
+        mask.view(-1).index_fill_(0, staged.prompt_N, True)
+        counts = torch.zeros(shape, dtype=torch.int32, device=device)
+        counts.view(-1).scatter_add_(0, staged.output_N, torch.ones_like(staged.output_N, dtype=torch.int32))
+    if staged.biased_N is not None and staged.bias_N is not None:
+        bias = torch.zeros(shape, dtype=torch.float32, device=device)
+        bias.view(-1).scatter_add_(0, staged.biased_N, staged.bias_N)
+    parameters = {
+        name: row_P[: staged.rows] for name, row_P in zip(_PARAMETERS, staged.parameters_7P, strict=True)
+    }
+    inputs = sampling.SamplingInputs(
+        **parameters,
+        top_k_B=staged.top_k_B,
+        output_counts_BV=counts,
+        prompt_mask_BV=mask,
+        bias_BV=bias,
+        bitmask_BW=staged.bitmask_BW,
+        num_logprobs=staged.num_logprobs,
+    )
+    return sampling.sample(logits_BV, inputs, lane_sms=lane_sms)
+
+
+def collect(sampled: sampling.Sampled, draws: Sequence[Draw]) -> list[Drawn]:
+    """The drawn tokens from tensors on the host."""
+    token_ids: list[int] = sampled.token_ids_B.tolist()
+    if sampled.logprobs_B is None:
         return [Drawn(token_id) for token_id in token_ids]
-    logprobs: list[float] = drawn.logprobs_B.tolist()
-    top_ids = drawn.top_ids_BK.tolist() if drawn.top_ids_BK is not None else [[]] * len(draws)
-    top_logprobs = drawn.top_logprobs_BK.tolist() if drawn.top_logprobs_BK is not None else [[]] * len(draws)
+    logprobs: list[float] = sampled.logprobs_B.tolist()
+    top_ids = sampled.top_ids_BK.tolist() if sampled.top_ids_BK is not None else [[]] * len(draws)
+    top_logprobs = (
+        sampled.top_logprobs_BK.tolist() if sampled.top_logprobs_BK is not None else [[]] * len(draws)
+    )
     return [
         Drawn(token_ids[row], _logprobs(draw, logprobs[row], top_ids[row], top_logprobs[row]))
         for row, draw in enumerate(draws)
     ]
-
-
-def inputs(draws: Sequence[Draw], vocab: int, device: torch.device) -> sampling.SamplingInputs:
-    """The rows' parameters as tensors on the device. Costly parts exist only where a row asks for them."""
-    parameters = [draw.sampling for draw in draws]
-
-    def floats(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)
-
-    penalised = any(
-        p.presence_penalty or p.frequency_penalty or p.repetition_penalty != 1.0 for p in parameters
-    )
-    counts, mask = _histories(draws, vocab, device) if penalised else (None, None)
-    asked = [p.logprobs for p in parameters if p.logprobs is not None]
-    return sampling.SamplingInputs(
-        temperature_B=floats([p.temperature for p in parameters]),
-        top_p_B=floats([p.top_p for p in parameters]),
-        min_p_B=floats([p.min_p for p in parameters]),
-        presence_B=floats([p.presence_penalty for p in parameters]),
-        frequency_B=floats([p.frequency_penalty for p in parameters]),
-        repetition_B=floats([p.repetition_penalty for p in parameters]),
-        top_k_B=torch.tensor([p.top_k for p in parameters], dtype=torch.int32).to(device, non_blocking=True),
-        uniform_B=floats([uniform(draw.sampling.seed, draw.index) for draw in draws]),
-        output_counts_BV=counts,
-        prompt_mask_BV=mask,
-        bias_BV=_biases(draws, vocab, device),
-        bitmask_BW=_bitmasks(draws, vocab, device),
-        num_logprobs=max(asked) if asked else -1,
-    )
 
 
 def _logprobs(
@@ -66,32 +138,37 @@ def _logprobs(
     return wire.TokenLogprobs(logprob, tuple(top_ids[:asked]), tuple(top_logprobs[:asked]))
 
 
-def _histories(draws: Sequence[Draw], vocab: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    counts = np.zeros((len(draws), vocab), dtype=np.int32)
-    mask = np.zeros((len(draws), vocab), dtype=np.bool_)
-    for row, draw in enumerate(draws):
-        history = np.asarray(draw.history, dtype=np.int64)
-        mask[row, history[: draw.prompt_tokens]] = True
-        counts[row] = np.bincount(history[draw.prompt_tokens :], minlength=vocab)
-    return torch.from_numpy(counts).to(device), torch.from_numpy(mask).to(device)
+def _penalises(asked: wire.Sampling) -> bool:
+    return bool(asked.presence_penalty or asked.frequency_penalty or asked.repetition_penalty != 1.0)
 
 
-def _biases(draws: Sequence[Draw], vocab: int, device: torch.device) -> torch.Tensor | None:
-    if not any(draw.sampling.logit_bias or draw.banned for draw in draws):
-        return None
-    biases = np.zeros((len(draws), vocab), dtype=np.float32)
+def _histories(
+    draws: Sequence[Draw], rows: Sequence[int], vocab: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    prompts, outputs = [], []
+    for row in rows:
+        places = np.array(draws[row].history, dtype=np.int64)
+        places += row * vocab
+        prompts.append(places[: draws[row].prompt_tokens])
+        outputs.append(places[draws[row].prompt_tokens :])
+    return np.concatenate(prompts), np.concatenate(outputs)
+
+
+def _biases(draws: Sequence[Draw], vocab: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A token may be named twice, by its bias and as banned: the sum is minus infinity, as it should be."""
+    places, values = [], []
     for row, draw in enumerate(draws):
         for token_id, bias in draw.sampling.logit_bias.items():
-            biases[row, token_id] = bias
-        biases[row, list(draw.banned)] = -np.inf
-    return torch.from_numpy(biases).to(device)
+            places.append(row * vocab + token_id)
+            values.append(bias)
+        places.extend(row * vocab + token_id for token_id in draw.banned)
+        values.extend([-np.inf] * len(draw.banned))
+    return np.array(places, dtype=np.int64), np.array(values, dtype=np.float32)
 
 
-def _bitmasks(draws: Sequence[Draw], vocab: int, device: torch.device) -> torch.Tensor | None:
-    if all(draw.bitmask is None for draw in draws):
-        return None
+def _bitmasks(draws: Sequence[Draw], vocab: int) -> NDArray[np.int32]:
     masks = np.full((len(draws), -(-vocab // 32)), -1, dtype=np.int32)
     for row, draw in enumerate(draws):
         if draw.bitmask is not None:
             masks[row] = draw.bitmask
-    return torch.from_numpy(masks).to(device)
+    return masks

@@ -1,4 +1,4 @@
-"""Runs only in a process of its own, see `test_parity.py`: Triton decides at its import whether it interprets."""
+"""Makes Triton's interpreter count as a GPU does. Only in a process of its own, see `test_parity.py`."""
 
 import os
 from typing import Any
@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run these files through tests/kernels/test_parity.py"
-
 import triton.language as tl
 from triton.runtime import interpreter
 
@@ -23,12 +20,6 @@ def _patch_with_scalar_index(tensor: Any, scope: Any) -> None:
     scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
 
-def _dot_of_values(self: Any, a: Any, b: Any, d: Any, *options: Any) -> Any:
-    """Triton 3.6 keeps bfloat16 as its bits and would multiply those; float32 holds the products exactly."""
-    a, b = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
-    return _create_dot(self, a, b, d, *options)
-
-
 def _cast_to_nearest(self: Any, src: Any, dst_type: Any) -> Any:
     """Triton 3.6 cuts float32 down to bfloat16 in the interpreter; a GPU rounds."""
     if (src.dtype.scalar, dst_type.scalar) != (tl.float32, tl.bfloat16):
@@ -37,9 +28,16 @@ def _cast_to_nearest(self: Any, src: Any, dst_type: Any) -> Any:
     return interpreter.TensorHandle(rounded.view(torch.uint16).numpy(), tl.bfloat16)
 
 
-interpreter.InterpreterBuilder.cast_impl = _cast_to_nearest
-interpreter._patch_lang_tensor = _patch_with_scalar_index
-interpreter.InterpreterBuilder.create_dot = _dot_of_values
+def _dot_of_values(self: Any, a: Any, b: Any, d: Any, *options: Any) -> Any:
+    """Triton 3.6 keeps bfloat16 as its bits and would multiply those; float32 holds the products exactly."""
+    a, b = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+    return _create_dot(self, a, b, d, *options)
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    interpreter._patch_lang_tensor = _patch_with_scalar_index
+    interpreter.InterpreterBuilder.cast_impl = _cast_to_nearest
+    interpreter.InterpreterBuilder.create_dot = _dot_of_values
 
 
 @pytest.fixture(autouse=True)

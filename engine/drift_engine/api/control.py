@@ -1,0 +1,139 @@
+"""The control port, for the operator and the router: report, drain, flush, and the events of the prefix cache.
+
+Everything here needs the control token, as `Authorization: Bearer TOKEN` or `x-drift-token`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, FastAPI, Query, Request
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+
+from drift_engine import wire
+from drift_engine.api import errors, kv_events
+from drift_engine.api.context import Context
+from drift_engine.api.requests import Body
+from drift_engine.node.health import Phase
+
+MAX_DRAIN_S = 3600.0
+
+
+class DrainRequest(Body):
+    timeout_s: float | None = Field(None, ge=0, le=MAX_DRAIN_S)
+
+
+def create_control_app(context: Context) -> FastAPI:
+    def authorized(request: Request) -> None:
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = bearer if scheme.lower() == "bearer" else request.headers.get("x-drift-token", "")
+        if not hmac.compare_digest(given.strip().encode(), context.control_token.encode()):
+            raise errors.ApiError(
+                401,
+                "the control token is missing or wrong; send it as 'Authorization: Bearer TOKEN'",
+                code="invalid_control_token",
+                headers={"www-authenticate": "Bearer"},
+            )
+
+    app = FastAPI(title="Drift control", docs_url=None, redoc_url=None, dependencies=[Depends(authorized)])
+    errors.install(app)
+
+    @app.get("/control/v1/report")
+    async def read_report() -> Response:
+        return Response(msgspec.json.encode(report(context)), media_type="application/json")
+
+    @app.post("/control/v1/drain")
+    async def drain(request: DrainRequest | None = None) -> dict[str, Any]:
+        """Takes no new requests from now on; answers when those in flight have ended or the time is up."""
+        asked = request.timeout_s if request is not None else None
+        timeout_s = context.options.drain_timeout_s if asked is None else asked
+        context.health.drain()
+        before = context.admission.answering
+        start_s = time.monotonic()
+        drained = await context.admission.idle(timeout_s)
+        left = context.admission.answering
+        return {
+            "drained": drained,
+            "in_flight": left,
+            "finished": before - left,
+            "waited_s": round(time.monotonic() - start_s, 3),
+        }
+
+    @app.post("/control/v1/flush")
+    async def flush() -> dict[str, str]:
+        """Forgets the cached prefixes that no running request uses."""
+        context.serving(None)
+        context.link.flush_cache()
+        return {"status": "accepted"}
+
+    @app.get("/kv/v1/state")
+    async def state() -> dict[str, Any]:
+        return context.kv_log.state()
+
+    @app.get("/kv/v1/events")
+    async def events(after: Annotated[int | None, Query(ge=0)] = None) -> Response:
+        """Events with higher numbers than `after` (default: from now on), one JSON object a line, without end."""
+        start = context.kv_log.sequence if after is None else after
+        try:
+            context.kv_log.after(start)
+        except kv_events.Gone as error:
+            raise errors.ApiError(410, f"{error}; read /kv/v1/state and follow from its sequence") from error
+        return StreamingResponse(_lines(context, start), media_type="application/x-ndjson")
+
+    return app
+
+
+async def _lines(context: Context, sequence: int) -> AsyncIterator[bytes]:
+    closing = asyncio.ensure_future(context.closing.wait())
+    try:
+        yield b""  # the status line at once, even when nothing happens for long
+        while not context.closing.is_set():
+            try:
+                found = context.kv_log.after(sequence)
+            except kv_events.Gone:
+                return  # the reader was too slow: asking again with its number tells it so
+            if found:
+                sequence = found[-1]["sequence"]
+                yield b"".join(msgspec.json.encode(event) + b"\n" for event in found)
+                continue
+            change = asyncio.ensure_future(context.kv_log.change())
+            await asyncio.wait({change, closing}, return_when=asyncio.FIRST_COMPLETED)
+            change.cancel()
+    finally:
+        closing.cancel()
+
+
+def report(context: Context) -> wire.Report:
+    health, metrics, stats, ready = (
+        context.health,
+        context.metrics,
+        context.metrics.stats,
+        context.health.ready,
+    )
+    return wire.Report(
+        node=context.options.node,
+        model=context.name,
+        role=context.options.role,
+        mode=ready.mode if ready else context.options.mode,
+        ready=health.phase is Phase.READY,
+        draining=health.draining,
+        in_flight=context.admission.answering,
+        running=stats.running if stats else 0,
+        waiting=stats.waiting if stats else 0,
+        queued_tokens=stats.queued_tokens if stats else 0,
+        kv_usage=stats.kv_pages_held / stats.kv_pages_total if stats and stats.kv_pages_total else 0.0,
+        kv_pages_total=ready.kv_pages if ready else 0,
+        page_tokens=ready.page_tokens if ready else context.options.page_tokens,
+        max_model_len_tokens=ready.max_model_len_tokens if ready else 0,
+        prefill_tokens_per_s=metrics.prefill_tokens_per_s(),
+        tbt_p50_ms=metrics.tbt_ms(0.5),
+        tbt_p99_ms=metrics.tbt_ms(0.99),
+        kv_events_sequence=context.kv_log.sequence,
+        uptime_s=time.monotonic() - context.started_s,
+    )

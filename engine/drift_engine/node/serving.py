@@ -1,0 +1,94 @@
+"""HTTP servers in the node's own event loop: uvicorn without its signal handlers, on sockets that the node binds itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from drift_engine.errors import OptionsError
+
+_SEND_BUFFER_BYTES = 256 * 1024
+"""The kernel may grow it to megabytes for each of a thousand slow readers; this holds a minute of tokens."""
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+"""Longer than routers and load balancers keep idle connections, so that they close first."""
+
+_CLOSE_S = 2
+"""After the drain: answers that still have bytes to send."""
+
+
+class Protocol(HttpToolsProtocol):
+    """Lets an application drop a connection whose client has stopped reading, with what is buffered for it."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"drift.abort": {"call": self.transport.abort}}
+
+
+class Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # the node handles signals: two servers would fight over them
+
+
+def bind(host: str, port: int, option: str) -> socket.socket:
+    """A listening socket. Raises OptionsError with what to do."""
+    try:
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OptionsError(
+                f"{option}: {port} on {host} is in use: stop the program that uses it or choose another port "
+                "(0 takes a free one)"
+            ) from error
+        raise OptionsError(f"{option}: can't listen on {host}:{port}: {error.strerror or error}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    return listener
+
+
+def url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class HttpServer:
+    """One application on one socket, from `start` to `stop`."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_CLOSE_S,
+            backlog=_BACKLOG,
+        )
+        self._server = Server(config)
+        self._listener = listener
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+
+    async def stop(self) -> None:
+        """Stops accepting, lets answers end for a moment, and closes every connection."""
+        assert self._task is not None
+        self._server.should_exit = True
+        await self._task
+        for connection in list(self._server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
