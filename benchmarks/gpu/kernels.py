@@ -2,10 +2,11 @@
 
     python benchmarks/gpu/kernels.py [--json FILE] [--dry-run]
 
-Needs torch, triton and this repository, nothing installed. Every launcher is timed with each implementation that it has,
-so that the table says which should be the default; decode attention and the matrix products also for lanes narrower than
-the device (their grids are the lane's; the partition itself, a green context, is measured elsewhere). A dry run goes
-through the same code on a CPU with tiny shapes. Functions return plain dicts.
+Needs torch, triton and this repository, nothing installed. Every launcher is timed with each implementation
+that it has, so that the table says which should be the default; decode attention and the matrix products also
+for lanes narrower than the device (their grids are the lane's; the partition itself, a green context, is
+measured elsewhere). A dry run goes through the same code on a CPU with tiny shapes. Functions return plain
+dicts.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +112,20 @@ class Bench:
         return torch.randn(shape, device=self.device, dtype=self.dtype)
 
     def row(
-        self, operation: str, impl: str, lane_sms: int, call: Callable[[], object], gigabytes: float, teraflop: float, **shape: int
+        self,
+        operation: str,
+        impl: str,
+        lane_sms: int,
+        call: Callable[[], object],
+        gigabytes: float,
+        teraflop: float,
+        **shape: int,
     ) -> Row:
         """One measured line. An implementation that refuses the shape leaves its reason instead of a time."""
         line: Row = {"operation": operation, "impl": impl, "lane_sms": lane_sms, **shape}
         try:
             ms = self.milliseconds(call)
-        except (RuntimeError, AssertionError) as error:
+        except Exception as error:
             return line | {"error": str(error).splitlines()[0] if str(error) else type(error).__name__}
         return line | {
             "ms": round(ms, 5),
@@ -129,7 +138,11 @@ def time_rows(bench: Bench, model: Model) -> Iterator[Row]:
     """Norm, activation and rotary embedding: bound by memory."""
     size, sms = bench.dtype.itemsize, bench.lanes[-1]
     for tokens in model.tokens:
-        x, residual, weight = bench.random(tokens, model.hidden), bench.random(tokens, model.hidden), bench.random(model.hidden)
+        x, residual, weight = (
+            bench.random(tokens, model.hidden),
+            bench.random(tokens, model.hidden),
+            bench.random(model.hidden),
+        )
         gate_up = bench.random(tokens, 2 * model.mlp)
         qkv = bench.random(tokens, model.qkv)
         pages = -(-tokens // PAGE_SLOTS)
@@ -141,7 +154,7 @@ def time_rows(bench: Bench, model: Model) -> Iterator[Row]:
                 "add_rms_norm",
                 impl,
                 sms,
-                lambda impl=impl: norms.add_rms_norm(x, residual, weight, 1e-5, lane_sms=sms, impl=impl),
+                partial(norms.add_rms_norm, x, residual, weight, 1e-5, lane_sms=sms, impl=impl),
                 4 * x.numel() * size / 1e9,
                 0,
                 tokens=tokens,
@@ -150,7 +163,7 @@ def time_rows(bench: Bench, model: Model) -> Iterator[Row]:
                 "swiglu",
                 impl,
                 sms,
-                lambda impl=impl: activations.swiglu(gate_up, lane_sms=sms, impl=impl),
+                partial(activations.swiglu, gate_up, lane_sms=sms, impl=impl),
                 1.5 * gate_up.numel() * size / 1e9,
                 0,
                 tokens=tokens,
@@ -159,8 +172,20 @@ def time_rows(bench: Bench, model: Model) -> Iterator[Row]:
                 "rotate_and_store",
                 impl,
                 sms,
-                lambda impl=impl: rotary.rotate_and_store(
-                    qkv, None, None, cos_sin, at, at, key, value, model.heads, model.kv_heads, 1e-5, lane_sms=sms, impl=impl
+                partial(rotary.rotate_and_store,
+                    qkv,
+                    None,
+                    None,
+                    cos_sin,
+                    at,
+                    at,
+                    key,
+                    value,
+                    model.heads,
+                    model.kv_heads,
+                    1e-5,
+                    lane_sms=sms,
+                    impl=impl,
                 ),
                 2 * qkv.numel() * size / 1e9,
                 0,
@@ -190,7 +215,7 @@ def time_linear(bench: Bench, model: Model) -> Iterator[Row]:
                         f"linear {name}",
                         impl,
                         sms,
-                        lambda impl=impl, sms=sms: linear.linear(x, weight, None, lane_sms=sms, impl=impl),
+                        partial(linear.linear, x, weight, None, lane_sms=sms, impl=impl),
                         gigabytes,
                         2 * tokens * width * outputs / 1e12,
                         tokens=tokens,
@@ -210,7 +235,7 @@ def time_attention(bench: Bench, model: Model) -> Iterator[Row]:
                 "prefill",
                 impl,
                 bench.lanes[-1],
-                lambda case=case, impl=impl: run_prefill(case, impl, bench.lanes[-1]),
+                partial(run_prefill, case, impl=impl, lane_sms=bench.lanes[-1]),
                 sequences * (new + cached) * kv_bytes / 1e9,
                 4 * pairs * model.heads * model.head_dim / 1e12,
                 sequences=sequences,
@@ -225,7 +250,7 @@ def time_attention(bench: Bench, model: Model) -> Iterator[Row]:
                     "decode",
                     impl,
                     sms,
-                    lambda case=case, impl=impl, sms=sms: run_decode(case, impl, sms),
+                    partial(run_decode, case, impl=impl, lane_sms=sms),
                     sequences * context * kv_bytes / 1e9,
                     4 * sequences * context * model.heads * model.head_dim / 1e12,
                     sequences=sequences,
@@ -249,9 +274,7 @@ def time_sampling(bench: Bench, model: Model) -> Iterator[Row]:
                     f"sample {kind}",
                     impl,
                     bench.lanes[-1],
-                    lambda logits=logits, inputs=inputs, impl=impl: sampling.sample(
-                        logits, inputs, lane_sms=bench.lanes[-1], impl=impl
-                    ),
+                    partial(sampling.sample, logits, inputs, lane_sms=bench.lanes[-1], impl=impl),
                     logits.numel() * 4 / 1e9,
                     0,
                     rows=rows,
@@ -302,32 +325,61 @@ def parity(bench: Bench) -> Iterator[Row]:
                 here.implementations,
                 lambda impl: norms.add_rms_norm(x, residual, weight, 1e-5, lane_sms=sms, impl=impl)[0],
             ),
-            "swiglu": (here.implementations, lambda impl: activations.swiglu(packed, lane_sms=sms, impl=impl)),
+            "swiglu": (
+                here.implementations,
+                lambda impl: activations.swiglu(packed, lane_sms=sms, impl=impl),
+            ),
         }
         for tokens, width, outputs in ((1, 512, 640), (50, 1000, 384), (300, 512, 1111)):
-            a, b, bias = here.random(tokens, width), here.random(outputs, width) / width**0.5, here.random(outputs)
+            a, b, bias = (
+                here.random(tokens, width),
+                here.random(outputs, width) / width**0.5,
+                here.random(outputs),
+            )
             calls[f"linear {tokens}x{width}x{outputs}"] = (
                 here.with_library,
                 lambda impl, a=a, b=b, bias=bias: linear.linear(a, b, bias, lane_sms=sms, impl=impl),
             )
-        for heads, kv_heads, head_dim, slots in ((8, 8, 32, 1), (12, 4, 64, 16), (14, 2, 80, 5), (32, 4, 128, 256)):
+        for heads, kv_heads, head_dim, slots in (
+            (8, 8, 32, 1),
+            (12, 4, 64, 16),
+            (14, 2, 80, 5),
+            (32, 4, 128, 256),
+        ):
             name = f"{heads}/{kv_heads}x{head_dim} page {slots}"
-            layout: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "slots": slots}
+            layout: dict[str, Any] = {
+                "heads": heads,
+                "kv_heads": kv_heads,
+                "head_dim": head_dim,
+                "slots": slots,
+            }
             layout |= {"dtype": dtype, "device": bench.device}
             with_prefix = paged_case([70, 1, 33, 200], [0, 300, 64, 11], **layout)
             pure = paged_case([70, 1, 200], [0, 0, 0], **layout)
             one_each = paged_case([1] * 5, [0, 700, 64, 63, 1500], **layout)
             norm = here.random(head_dim)
-            qkv, cos_sin = here.random(9, (heads + 2 * kv_heads) * head_dim), torch.randn(99, head_dim, device=bench.device)
+            qkv, cos_sin = (
+                here.random(9, (heads + 2 * kv_heads) * head_dim),
+                torch.randn(99, head_dim, device=bench.device),
+            )
             at = torch.arange(9, device=bench.device, dtype=torch.int32)
-            calls[f"prefill {name}"] = (here.implementations, lambda impl, case=with_prefix: run_prefill(case, impl, sms))
+            calls[f"prefill {name}"] = (
+                here.implementations,
+                lambda impl, case=with_prefix: run_prefill(case, impl, sms),
+            )
             if dtype != torch.float32 and bench.device == "cuda":
-                calls[f"prefill pure {name}"] = (("triton", "library"), lambda impl, case=pure: run_prefill(case, impl, sms))
-            calls[f"decode {name}"] = (here.implementations, lambda impl, case=one_each: run_decode(case, impl, sms))
+                calls[f"prefill pure {name}"] = (
+                    ("triton", "library"),
+                    lambda impl, case=pure: run_prefill(case, impl, sms),
+                )
+            calls[f"decode {name}"] = (
+                here.implementations,
+                lambda impl, case=one_each: run_decode(case, impl, sms),
+            )
             calls[f"rotary {name}"] = (
                 here.implementations,
-                lambda impl, qkv=qkv, norm=norm, cos_sin=cos_sin, at=at, shape=(heads, kv_heads, slots): rotated(
-                    qkv, norm, cos_sin, at, *shape, sms, impl
+                lambda impl, qkv=qkv, norm=norm, cos_sin=cos_sin, at=at, shape=(heads, kv_heads, slots): (
+                    rotated(qkv, norm, cos_sin, at, *shape, sms, impl)
                 ),
             )
         for name, (implementations, call) in calls.items():
@@ -360,8 +412,11 @@ def compare(name: str, impl: str, dtype: torch.dtype, call: Callable[[str], torc
     try:
         actual, expected = call(impl).float(), call("reference").float()
         error = float(((actual - expected).abs() / (1 + expected.abs())).max())
-    except (RuntimeError, AssertionError) as failure:
-        return line | {"ok": False, "error": str(failure).splitlines()[0] if str(failure) else type(failure).__name__}
+    except Exception as failure:
+        return line | {
+            "ok": False,
+            "error": str(failure).splitlines()[0] if str(failure) else type(failure).__name__,
+        }
     return line | {"ok": error <= TOLERANCE[dtype], "error": error, "tolerance": TOLERANCE[dtype]}
 
 
@@ -369,13 +424,24 @@ def sampling_parity(bench: Bench) -> Iterator[Row]:
     """Share of rows whose token is the definition's; float32 sums may move one in some thousand rows over an edge."""
     rows, vocabulary = 256, 3001
     logits = torch.randn(rows, vocabulary, device=bench.device) * 3
-    for changes in ({"temperature_B": 0.0}, {}, {"top_k_B": 20}, {"top_p_B": 0.8}, {"min_p_B": 0.1, "top_k_B": 50, "top_p_B": 0.9}):
+    for changes in (
+        {"temperature_B": 0.0},
+        {},
+        {"top_k_B": 20},
+        {"top_p_B": 0.8},
+        {"min_p_B": 0.1, "top_k_B": 50, "top_p_B": 0.9},
+    ):
         inputs = sampling_inputs(rows, device=bench.device, **changes)
         expected = sampling.sample(logits, inputs, lane_sms=bench.lanes[-1], impl="reference").token_ids_B
         for impl in bench.implementations:
             actual = sampling.sample(logits, inputs, lane_sms=bench.lanes[-1], impl=impl).token_ids_B
             equal = float((actual == expected).float().mean())
-            yield {"operation": f"sample {sorted(changes)}", "impl": impl, "ok": equal >= 0.98, "equal_share": equal}
+            yield {
+                "operation": f"sample {sorted(changes)}",
+                "impl": impl,
+                "ok": equal >= 0.98,
+                "equal_share": equal,
+            }
 
 
 def run(*, dry_run: bool = False) -> dict[str, Any]:

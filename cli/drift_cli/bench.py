@@ -7,6 +7,7 @@ import asyncio
 import os
 import resource
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,7 +111,10 @@ def run(options: argparse.Namespace) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with _ProgressBar(enabled=errors.is_terminal and not options.quiet, console=errors) as watcher:
-        outcome = asyncio.run(_drive(server, load, watcher))
+        try:
+            outcome = asyncio.run(_drive(server, load, watcher))
+        except asyncio.CancelledError:
+            return EXIT_INTERRUPTED  # SIGTERM before the first request; Ctrl-C is KeyboardInterrupt
     return _report(options, outcome, errors)
 
 
@@ -133,6 +137,9 @@ def _report(options: argparse.Namespace, outcome: running.Outcome, errors: Conso
 
 
 async def _drive(server: Server, load: running.Load, watcher: running.Watcher) -> running.Outcome:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # like Ctrl-C
     async with server:
         return await running.run(server, load, watcher)
 

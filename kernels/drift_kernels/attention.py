@@ -1,9 +1,11 @@
 """Causal attention over the paged KV cache, for prompts (`prefill`) and for one new token per sequence (`decode`).
 
-Keys and values were written to the pages by `rotary.rotate_and_store`, those of this step included; a cached prefix is
-pages that were already there. Page numbers of a sequence stand in its row of the page table, in order of position.
+Keys and values were written to the pages by `rotary.rotate_and_store`, those of this step included; a cached
+prefix is pages that were already there. Page numbers of a sequence stand in its row of the page table, in
+order of position.
 
-T packed tokens, B sequences, N query heads, K kv heads, H head dim, P pages, S slots per page, M pages per sequence.
+T packed tokens, B sequences, N query heads, K kv heads, H head dim, P pages, S slots per page, M pages per
+sequence.
 """
 
 import torch
@@ -28,11 +30,12 @@ def prefill(
     """Attention of ragged queries: [T, N, H] -> [T, N, H].
 
     Sequence b owns the rows `query_starts[b]:query_starts[b + 1]`. Its query i sits at position
-    `context_lens[b] - query_len + i` and sees the positions up to its own; `context_lens` counts cached and new tokens.
-    `max_query_tokens` and `max_context_tokens` bound both lengths, so that no size is read back from the device. Rows
-    past `query_starts[B]` are padding, their result is undefined. `impl="library"` is torch's own variable-length flash
-    attention, for the pure prompt case only: CUDA, half precision, nothing cached in front of any sequence's queries;
-    it needs keys and values gathered from the pages, which is part of its cost.
+    `context_lens[b] - query_len + i` and sees the positions up to its own; `context_lens` counts cached and
+    new tokens. `max_query_tokens` and `max_context_tokens` bound both lengths, so that no size is read back
+    from the device. Rows past `query_starts[B]` are padding, their result is undefined. `impl="library"` is
+    torch's own variable-length flash attention, for the pure prompt case only: CUDA, half precision, nothing
+    cached in front of any sequence's queries; it needs keys and values gathered from the pages, which is part
+    of its cost.
     """
     _check(q_TNH, key_PKSH, value_PKSH, context_lens_B, page_table_BM, max_context_tokens)
     sequences = context_lens_B.shape[0]
@@ -78,8 +81,9 @@ def decode(
 ) -> torch.Tensor:
     """Attention of one query per sequence at its last position: [B, N, H] -> [B, N, H].
 
-    A row with context length 0 is padding and gives zeros. `split_count` is into how many parts each context is cut so
-    that a small batch still fills the lane; None asks `grids.decode_splits`. It changes the order of summation only.
+    A row with context length 0 is padding and gives zeros. `split_count` is into how many parts each context
+    is cut so that a small batch still fills the lane; None asks `grids.decode_splits`. It changes the order
+    of summation only.
     """
     _check(q_BNH, key_PKSH, value_PKSH, context_lens_B, page_table_BM, max_context_tokens)
     sequences, kv_heads = context_lens_B.shape[0], key_PKSH.shape[1]
@@ -198,7 +202,8 @@ def _library_prefill(
         "flash attention: CUDA, half precision"
     )
     tokens, slots = q_TNH.shape[0], key_PKSH.shape[2]
-    # Row t of sequence b is position t - query_starts[b]: without a cached prefix, queries and context coincide.
+    # Row t of sequence b is position t - query_starts[b]: without a cached prefix, queries and context
+    # coincide.
     row_T = torch.arange(tokens, device=q_TNH.device, dtype=torch.int32)
     sequence_T = (
         torch.searchsorted(query_starts_B1, row_T, right=True).sub_(1).clamp_(max=context_lens_B.shape[0] - 1)

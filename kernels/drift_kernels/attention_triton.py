@@ -48,7 +48,10 @@ def attend(
     for start in range(first, last, COLUMNS):
         position = start + tl.arange(0, COLUMNS)
         inside = position < last
-        at = paged_rows(table_row_ptr, position, inside, kv_head, KV_HEADS, SLOTS)[:, None] * HEAD_DIM + dim[None, :]
+        at = (
+            paged_rows(table_row_ptr, position, inside, kv_head, KV_HEADS, SLOTS)[:, None] * HEAD_DIM
+            + dim[None, :]
+        )
         if MASKED or BLOCK_DIM != HEAD_DIM:
             load_mask = inside[:, None] & (dim < HEAD_DIM)[None, :]
             k = tl.load(key_ptr + at, mask=load_mask, other=0.0)

@@ -1,8 +1,9 @@
 """Triton kernels of `attention.decode`: each context cut into parts that run side by side, then merged.
 
-One program's turn is a part of one sequence's context for one kv head and all query heads that share it. With one part
-the result is written at once; else each part leaves its unnormalised result and the logarithm of its weight, and a second
-kernel merges them. No program waits for another one, so the kernels run in a partition of any size.
+One program's turn is a part of one sequence's context for one kv head and all query heads that share it. With
+one part the result is written at once; else each part leaves its unnormalised result and the logarithm of its
+weight, and a second kernel merges them. No program waits for another one, so the kernels run in a partition
+of any size.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -17,10 +18,10 @@ from drift_kernels.attention_triton import LOG2_E, attend, precision
 # The smallest tensor-core tile; the query heads of a group fill 1 to 8 (at most 16) of its rows.
 ROWS = 16
 
-# Keys per turn: 2 x 16 KB of 128 bf16 dimensions; float32 halves the keys for the same memory. Triton spreads the stages
-# over the chain page -> key -> product, so 7 stages are 3 turns of keys and values in flight: 96 KB per program, two
-# programs per SM on sm_90, above the 75-100 KB that a partition of 32-45 SMs needs in flight to draw 4.8 TB/s.
-# Estimate, not yet measured on a GPU.
+# Keys per turn: 2 x 16 KB of 128 bf16 dimensions; float32 halves the keys for the same memory. Triton spreads
+# the stages over the chain page -> key -> product, so 7 stages are 3 turns of keys and values in flight: 96
+# KB per program, two programs per SM on sm_90, above the 75-100 KB that a partition of 32-45 SMs needs in
+# flight to draw 4.8 TB/s. Estimate, not yet measured on a GPU.
 COLUMNS = 64
 STAGES = 7
 
@@ -164,7 +165,9 @@ def decode(
     """Contracts are the launcher's; see there."""
     sequences, heads, head_dim = q_BNH.shape
     _, kv_heads, slots, _ = key_PKSH.shape
-    assert heads // kv_heads <= ROWS, f"{heads // kv_heads} query heads share a kv head, the kernel takes {ROWS}"
+    assert heads // kv_heads <= ROWS, (
+        f"{heads // kv_heads} query heads share a kv head, the kernel takes {ROWS}"
+    )
     block_dim = max(16, triton.next_power_of_2(head_dim))
     out_BNH = torch.empty_like(q_BNH)
     partial, log_weight = out_BNH, out_BNH

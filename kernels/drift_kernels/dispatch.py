@@ -1,7 +1,7 @@
 """Which implementation of an operation runs: the one decision that every launcher shares.
 
-`auto` takes what is meant for the tensor's device. Tests and benchmarks name an implementation; a name that cannot
-work on the given tensor is our own error and fails here, before a kernel is launched.
+`auto` takes what is meant for the tensor's device. Tests and benchmarks name an implementation; a name that
+cannot work on the given tensor is our own error and fails here, before a kernel is launched.
 """
 
 import os

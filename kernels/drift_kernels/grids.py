@@ -1,23 +1,26 @@
 """How many programs a launch gets, from the SM count of its lane: the sizes that every Triton launcher asks for.
 
-Drift runs prefill and decode side by side on disjoint SMs. A kernel that sized its grid by the whole device would take
-turns on its few SMs and lose time in the tail, so every size here is a pure function of `lane_sms` and the shapes.
+Drift runs prefill and decode side by side on disjoint SMs. A kernel that sized its grid by the whole device
+would take turns on its few SMs and lose time in the tail, so every size here is a pure function of `lane_sms`
+and the shapes.
 """
 
-# Two decode programs fit on an SM of sm_90 by their shared memory (105 KB each), and one hides the other's start and
-# end. Estimate, not yet measured on a GPU.
+# Two decode programs fit on an SM of sm_90 by their shared memory (105 KB each), and one hides the other's
+# start and end. Estimate, not yet measured on a GPU.
 DECODE_PROGRAMS_PER_SM = 2
 
-# One prefill program fits by its registers; four in turn let an SM that had short tiles take over from one that had long
-# ones. Estimate, not yet measured on a GPU.
+# One prefill program fits by its registers; four in turn let an SM that had short tiles take over from one
+# that had long ones. Estimate, not yet measured on a GPU.
 PREFILL_PROGRAMS_PER_SM = 4
 
-# Memory-bound row kernels: four programs of four warps keep about 32 KB of loads in flight per SM, which is what
-# latency (~700 ns) times bandwidth per SM (~36 GB/s at 4.8 TB/s over 132 SMs) asks for. Estimate, not yet measured.
+# Memory-bound row kernels: four programs of four warps keep about 32 KB of loads in flight per SM, which is
+# what latency (~700 ns) times bandwidth per SM (~36 GB/s at 4.8 TB/s over 132 SMs) asks for. Estimate, not
+# yet measured.
 ROW_PROGRAMS_PER_SM = 4
 
-# Below this a split's fixed cost (its partial result written, read and merged) outweighs its reading of KV: 256 tokens
-# of 128 bf16 dimensions are 128 KB, about 2 us at one SM's bandwidth. Estimate, not yet measured on a GPU.
+# Below this a split's fixed cost (its partial result written, read and merged) outweighs its reading of KV:
+# 256 tokens of 128 bf16 dimensions are 128 KB, about 2 us at one SM's bandwidth. Estimate, not yet measured
+# on a GPU.
 MIN_SPLIT_TOKENS = 256
 
 # The merge kernel holds one partial result per split in registers.
@@ -42,8 +45,8 @@ def decode(lane_sms: int, parts: int) -> int:
 def decode_splits(lane_sms: int, sequences: int, kv_heads: int, max_context_tokens: int) -> int:
     """Parts per context, so that sequences x kv heads x parts about fill the lane, each part worth its overhead.
 
-    Rounded down to a power of two: few distinct values mean few compiled merge kernels, and a captured graph stays
-    valid while contexts grow, since only the bound on the context enters.
+    Rounded down to a power of two: few distinct values mean few compiled merge kernels, and a captured graph
+    stays valid while contexts grow, since only the bound on the context enters.
     """
     wanted = DECODE_PROGRAMS_PER_SM * lane_sms // max(1, sequences * kv_heads)
     worthwhile = -(-max_context_tokens // MIN_SPLIT_TOKENS)

@@ -19,8 +19,9 @@ def linear(
 ) -> torch.Tensor:
     """`x @ weight.T + bias` as [T, O] in x's dtype, accumulated in float32.
 
-    On CUDA, `auto` takes the library (cuBLAS) for a lane that spans the device and our persistent kernel inside a
-    partition: cuBLAS plans for all SMs and loses up to 28 % in a green context, where the kernel's grid is the lane.
+    On CUDA, `auto` takes the library (cuBLAS) for a lane that spans the device and our persistent kernel
+    inside a partition: cuBLAS plans for all SMs and loses up to 28 % in a green context, where the kernel's
+    grid is the lane.
     """
     tokens, width = x_TI.shape
     outputs = weight_OI.shape[0]

@@ -1,6 +1,7 @@
 """RMSNorm with the residual addition in front of it: the glue between the blocks of a transformer layer.
 
-Called by the model between attention and MLP; `x` is the block's output, `residual` the stream that it is added to.
+Called by the model between attention and MLP; `x` is the block's output, `residual` the stream that it is
+added to.
 
 T packed tokens, E hidden size.
 """
@@ -22,7 +23,8 @@ def add_rms_norm(
     """`(rms_norm(x + residual) * weight, x + residual)`, both [T, E] in x's dtype.
 
     The sum is rounded to x's dtype before it is normalised, so that the next layer adds to the value that was
-    normalised here; the norm itself is float32 and rounded once. Without a residual the second result is `x` itself.
+    normalised here; the norm itself is float32 and rounded once. Without a residual the second result is `x`
+    itself.
     """
     tokens, hidden = x_TE.shape
     contracts.tensor("x", x_TE, (tokens, hidden), x_TE.dtype)

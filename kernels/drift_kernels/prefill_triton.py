@@ -1,11 +1,12 @@
 """Triton kernel of `attention.prefill`: flash attention of ragged queries over paged keys and values.
 
-A tile is some queries of one sequence times all query heads that share one kv head, so that each key and value is read
-once for the group. It walks the context up to its last query's position: first the tiles that every query sees in
-full, without a mask, then the few on the diagonal; what lies behind is never read.
+A tile is some queries of one sequence times all query heads that share one kv head, so that each key and
+value is read once for the group. It walks the context up to its last query's position: first the tiles that
+every query sees in full, without a mask, then the few on the diagonal; what lies behind is never read.
 
-Which sequence a tile belongs to is found on the device: sequence b gets the tiles from `query_starts[b] // Q + b` on (Q
-queries per tile), which leaves room for one partly filled tile per sequence; the tiles without queries end at once.
+Which sequence a tile belongs to is found on the device: sequence b gets the tiles from `query_starts[b] // Q
++ b` on (Q queries per tile), which leaves room for one partly filled tile per sequence; the tiles without
+queries end at once.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -32,10 +33,10 @@ class Tiles(NamedTuple):
 def tiles(query_rows: int, element_bytes: int) -> Tiles:
     """Sizes for at most `query_rows` queries x group heads per sequence. Estimates, not yet measured on a GPU.
 
-    128 rows x 64 keys of 128 half-precision dimensions is the shape with which public Triton kernels reach 65-70 % of
-    FlashAttention-3; with its queries and two turns of keys and values it takes 96 KB on sm_90, 64 KB on sm_80. Short
-    queries (a chunk's tail, a mostly cached prompt) take fewer rows, for the tensor cores would multiply padding.
-    Float32, which only tests use on a GPU, takes half the keys for the same memory.
+    128 rows x 64 keys of 128 half-precision dimensions is the shape with which public Triton kernels reach
+    65-70 % of FlashAttention-3; with its queries and two turns of keys and values it takes 96 KB on sm_90, 64
+    KB on sm_80. Short queries (a chunk's tail, a mostly cached prompt) take fewer rows, for the tensor cores
+    would multiply padding. Float32, which only tests use on a GPU, takes half the keys for the same memory.
     """
     if element_bytes == 4:
         return Tiles(rows=32 if query_rows > 16 else 16, columns=32, warps=4, stages=2)

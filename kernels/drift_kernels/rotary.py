@@ -2,7 +2,8 @@
 
 Comes after the QKV projection and before attention, which reads K and V from the pages only.
 
-T packed tokens, X = (N + 2K) * H, N query heads, K kv heads, H head dim, L positions, P pages, S slots per page.
+T packed tokens, X = (N + 2K) * H, N query heads, K kv heads, H head dim, L positions, P pages, S slots per
+page.
 """
 
 import torch
@@ -28,10 +29,11 @@ def rotate_and_store(
 ) -> torch.Tensor:
     """Returns the rotated queries [T, N, H] and writes the rotated keys and the values of every token to its slot.
 
-    A row of `qkv_TX` is [q heads, k heads, v heads]. `q_norm_H` and `k_norm_H` (both or neither) are the weights of
-    Qwen3's per-head RMSNorm, applied before the rotation. The rotation is NeoX-style: dimension i turns with i + H/2 by
-    the angle whose cosine is `cos_sin_LH[position, i]` and sine `cos_sin_LH[position, i + H/2]` (float32). Slot
-    `page * S + offset` is int32 or int64; a token with slot -1 is written nowhere. Two tokens never share a slot.
+    A row of `qkv_TX` is [q heads, k heads, v heads]. `q_norm_H` and `k_norm_H` (both or neither) are the
+    weights of Qwen3's per-head RMSNorm, applied before the rotation. The rotation is NeoX-style: dimension i
+    turns with i + H/2 by the angle whose cosine is `cos_sin_LH[position, i]` and sine `cos_sin_LH[position, i
+    + H/2]` (float32). Slot `page * S + offset` is int32 or int64; a token with slot -1 is written nowhere.
+    Two tokens never share a slot.
     """
     tokens = qkv_TX.shape[0]
     pages, kv_heads, slots, head_dim = key_PKSH.shape

@@ -1,7 +1,7 @@
 """Triton kernel of `rotary.rotate_and_store`: one token and a block of its heads per turn.
 
-Query, key and value heads of a row go through one body; what differs is the norm's weight, whether the head turns, and
-where it is written. A head lives in registers as its two halves, which the rotation mixes.
+Query, key and value heads of a row go through one body; what differs is the norm's weight, whether the head
+turns, and where it is written. A head lives in registers as its two halves, which the rotation mixes.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -12,8 +12,8 @@ import triton.language as tl
 
 from drift_kernels import grids
 
-# Eight heads of 128 bf16 dimensions are 2 KB: 8 elements of each half per thread on 2 warps. A decode step of 8 rows of
-# 48 heads then already makes 48 programs. Estimate, not yet measured on a GPU.
+# Eight heads of 128 bf16 dimensions are 2 KB: 8 elements of each half per thread on 2 warps. A decode step of
+# 8 rows of 48 heads then already makes 48 programs. Estimate, not yet measured on a GPU.
 HEADS_PER_BLOCK = 8
 
 

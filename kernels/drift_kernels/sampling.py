@@ -2,12 +2,12 @@
 
 Last operation of a step; its token ids go back into the next step and out to the requests.
 
-A row's draw takes one uniform number made by the host from the request's seed and the position, and inverts the
-cumulative distribution over the kept tokens in order of the vocabulary. So a resumed or re-batched request draws the
-tokens that it would have drawn undisturbed.
+A row's draw takes one uniform number made by the host from the request's seed and the position, and inverts
+the cumulative distribution over the kept tokens in order of the vocabulary. So a resumed or re-batched
+request draws the tokens that it would have drawn undisturbed.
 
-Filters are thresholds on the tempered logit: each keeps the tokens at or above some value, so none needs an order among
-equal logits and none needs the vocabulary sorted.
+Filters are thresholds on the tempered logit: each keeps the tokens at or above some value, so none needs an
+order among equal logits and none needs the vocabulary sorted.
 
 B rows, V vocabulary, W = ceil(V / 32) mask words, K log probabilities per row, C candidates.
 """
@@ -59,8 +59,8 @@ class Sampled:
 def sample(logits_BV: torch.Tensor, inputs: SamplingInputs, *, lane_sms: int, impl: str = "auto") -> Sampled:
     """Draws one token per row of `logits_BV` (float32, left unchanged).
 
-    Order: penalties, bias, mask; the likeliest token if the temperature is 0, else temperature, top-k, top-p (of what
-    top-k kept), min-p, draw. Among equal largest logits greedy takes the smallest token id.
+    Order: penalties, bias, mask; the likeliest token if the temperature is 0, else temperature, top-k, top-p
+    (of what top-k kept), min-p, draw. Among equal largest logits greedy takes the smallest token id.
     """
     _check(logits_BV, inputs)
     chosen = dispatch.choose(impl, logits_BV)

@@ -13,16 +13,17 @@ import torch
 from drift_kernels import sampling
 from drift_kernels.sampling import SamplingInputs
 
-# How many of the likeliest tokens are ordered for top-p before the whole row is: partial selection of 256 among 32,000
-# costs 0.3 ms a row, sorting them 7 ms (one EPYC core, torch 2.11), and at p <= 0.95 a language model's nucleus rarely
-# holds more.
+# How many of the likeliest tokens are ordered for top-p before the whole row is: partial selection of 256
+# among 32,000 costs 0.3 ms a row, sorting them 7 ms (one EPYC core, torch 2.11), and at p <= 0.95 a language
+# model's nucleus rarely holds more.
 NUCLEUS_CANDIDATES = 256
 
 
 def draw(logits_BV: torch.Tensor, inputs: SamplingInputs) -> torch.Tensor:
     """Token ids [B] as `sampling.reference` defines them."""
     adjusted_BV = _adjusted(logits_BV, inputs)
-    # numpy's argmax is vectorised and torch's is not: 0.07 against 1.9 ms for 32 rows of 32,000 (one EPYC core).
+    # numpy's argmax is vectorised and torch's is not: 0.07 against 1.9 ms for 32 rows of 32,000 (one EPYC
+    # core).
     token_ids_B = torch.from_numpy(adjusted_BV.numpy().argmax(-1))
     drawing_B = inputs.temperature_B > 0
     if not drawing_B.any():

@@ -1,8 +1,9 @@
 """Triton kernels of `sampling.sample`: one changes the logits, one chooses a token per row.
 
-The first runs over all rows and blocks of the vocabulary at once and leaves tempered logits. In the second one program
-owns a row and walks over it: once for the maximum, then, only for rows that ask, to find each filter's threshold by
-bisection, and at last along the cumulative mass up to the drawn token. Nothing is sorted; the row stays in L2.
+The first runs over all rows and blocks of the vocabulary at once and leaves tempered logits. In the second
+one program owns a row and walks over it: once for the maximum, then, only for rows that ask, to find each
+filter's threshold by bisection, and at last along the cumulative mass up to the drawn token. Nothing is
+sorted; the row stays in L2.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -14,8 +15,8 @@ import triton.language as tl
 from drift_kernels import grids
 from drift_kernels.sampling import SamplingInputs
 
-# Elements per turn: eight per thread on 4 warps where many programs share the work, and on 16 warps where one program
-# has a row for itself. Estimates, not yet measured on a GPU.
+# Elements per turn: eight per thread on 4 warps where many programs share the work, and on 16 warps where one
+# program has a row for itself. Estimates, not yet measured on a GPU.
 ADJUST_BLOCK = 1024
 CHOOSE_BLOCK = 4096
 
@@ -74,12 +75,20 @@ def ordered(value):
 
 @triton.jit
 def threshold(
-    row_ptr, floor, largest_key, largest, bound, BY_MASS: tl.constexpr, VOCABULARY: tl.constexpr, BLOCK: tl.constexpr
+    row_ptr,
+    floor,
+    largest_key,
+    largest,
+    bound,
+    BY_MASS: tl.constexpr,
+    VOCABULARY: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """The least key t, not below `floor`, such that the tokens above t number (or weigh) less than `bound`.
 
-    Every token from t on is to be kept. Bisection over the keys; after each probe both ends move to the next token's key,
-    so it ends when the two ends are neighbours in the row, after about 20 probes for 100,000 tokens, at most 33.
+    Every token from t on is to be kept. Bisection over the keys; after each probe both ends move to the next
+    token's key, so it ends when the two ends are neighbours in the row, after about 20 probes for 100,000
+    tokens, at most 33.
     """
     low = floor - 1  # fails, or is not allowed
     high = largest_key  # nothing is above the largest
@@ -148,7 +157,9 @@ def choose_kernel(
             if block_largest > largest:
                 largest = block_largest
                 chosen = (start + tl.argmax(value, axis=0)).to(tl.int32)
-            smallest = tl.minimum(smallest, tl.min(tl.where(value > float("-inf"), value, float("inf")), axis=0))
+            smallest = tl.minimum(
+                smallest, tl.min(tl.where(value > float("-inf"), value, float("inf")), axis=0)
+            )
 
         if tl.load(temperature_ptr + b) > 0:
             largest_key = ordered(largest)
@@ -161,7 +172,9 @@ def choose_kernel(
             top_p = tl.load(top_p_ptr + b)
             total = total_mass(row_ptr, floor, largest, VOCABULARY, BLOCK)
             if top_p < 1:
-                floor = threshold(row_ptr, floor, largest_key, largest, top_p * total, True, VOCABULARY, BLOCK)
+                floor = threshold(
+                    row_ptr, floor, largest_key, largest, top_p * total, True, VOCABULARY, BLOCK
+                )
             min_p = tl.load(min_p_ptr + b)
             if min_p > 0:
                 floor = tl.maximum(floor, ordered(largest + tl.log(min_p)))

@@ -12,7 +12,7 @@ import json
 import platform
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ SEED = 20_000
 RECALL_LENGTHS = (256, 1024, 2048, 4096, 8192)
 """Tokens of context in front of the question."""
 
-LONG_SAMPLES = 100
-"""Questions per recall length from 2048 on, where one answer takes seconds."""
+MOST_LONG_SAMPLES = {2048: 100, 4096: 100, 8192: 50}
+"""Questions per recall length where one answer takes seconds."""
+
+BATCH_TOKENS, MOST_ROWS = 4096, 32
 
 
 class Answerer:
-    """The model behind a greedy `answer(prompt)`."""
+    """The model behind greedy replies."""
 
     def __init__(self, checkpoint: Path, threads: int = 1) -> None:
         torch.set_num_threads(threads)
@@ -46,23 +48,46 @@ class Answerer:
     def length(self, text: str) -> int:
         return len(self.tokenizer.encode(text).ids)
 
-    def answer(self, prompt: str, limit: int, stop: str = "") -> str:
-        """What the model says after the prompt, at most `limit` tokens, cut at `stop` when one is given."""
-        ids = torch.tensor([self.tokenizer.encode(prompt).ids])
+    def answers(self, prompts: Sequence[str], limit: int) -> list[str]:
+        """What the model says after each prompt, at most `limit` tokens; the prompts are padded on the left."""
+        ids = [self.tokenizer.encode(prompt).ids for prompt in prompts]
+        width = max(len(row) for row in ids)
+        tokens = torch.tensor([[self.padding] * (width - len(row)) + row for row in ids])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
         with torch.inference_mode():
-            output = self.model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False
-            )
-        said = [token for token in output[0, ids.shape[1] :].tolist() if token not in self.stops]
-        text: str = self.tokenizer.decode(said, skip_special_tokens=False)
-        return text.split(stop)[0] if stop else text
+            output = self.model.generate(tokens, attention_mask=mask, max_new_tokens=limit, do_sample=False)
+        return [self.said(row) for row in output[:, width:].tolist()]
+
+    def said(self, ids: list[int]) -> str:
+        """The text up to the first token that ends the turn."""
+        end = next((index for index, token in enumerate(ids) if token in self.stops), len(ids))
+        return str(self.tokenizer.decode(ids[:end], skip_special_tokens=False))
 
     def reply(self, sample: samples.Sample) -> str:
         """The model's own last answer, the earlier turns being given."""
-        limit = self.length(sample.answer) + 16
-        if sample.plain:
-            return self.answer("".join(turn.content for turn in sample.turns[:-1]), limit, stop="\n")
-        return self.answer(chat.prompt(sample), limit)
+        return self.replies([sample])[0]
+
+    def replies(self, asked: Sequence[samples.Sample]) -> list[str]:
+        """Answers to several samples, in batches of similar length and at most `BATCH_TOKENS` tokens."""
+        prompts = [prompt(sample) for sample in asked]
+        lengths = [self.length(text) for text in prompts]
+        limits = [self.length(sample.answer) + 16 for sample in asked]
+        found = [""] * len(asked)
+        waiting = sorted(range(len(asked)), key=lambda index: (lengths[index], limits[index]))
+        while waiting:
+            take = max(1, min(MOST_ROWS, BATCH_TOKENS // lengths[waiting[0]]))
+            batch, waiting = waiting[:take], waiting[take:]
+            said = self.answers([prompts[index] for index in batch], max(limits[index] for index in batch))
+            for index, text in zip(batch, said, strict=True):
+                found[index] = text.split("\n")[0] if asked[index].plain else text
+        return found
+
+
+def prompt(sample: samples.Sample) -> str:
+    """The text in front of the sample's last answer."""
+    if sample.plain:
+        return "".join(turn.content for turn in sample.turns[:-1])
+    return chat.prompt(sample)
 
 
 def is_right(sample: samples.Sample, reply: str) -> bool:
@@ -134,14 +159,14 @@ def questions(count: int, length: tasks.Length) -> Iterator[tuple[str, list[samp
     yield "tool calls", several(tasks.tools, count)
     yield (
         "recall, fourth question of a chat over 1024 tokens",
-        several(lambda rng: tasks.recall(rng, 1024, queries=4, length=length), min(count, LONG_SAMPLES)),
+        several(lambda rng: tasks.recall(rng, 1024, queries=4, length=length), min(count, 100)),
     )
     for room in RECALL_LENGTHS:
         yield (
             f"recall over {room} tokens",
             several(
                 functools.partial(tasks.recall, room=room, queries=1, length=length),
-                count if room < 2048 else min(count, LONG_SAMPLES),
+                min(count, MOST_LONG_SAMPLES.get(room, count)),
             ),
         )
 
@@ -152,8 +177,7 @@ def run(checkpoint: Path, count: int, verbose: bool = True) -> dict[str, Any]:
     parts: dict[str, dict[str, Any]] = {}
     for name, asked in questions(count, answerer.length):
         right = 0
-        for sample in asked:
-            reply = answerer.reply(sample)
+        for sample, reply in zip(asked, answerer.replies(asked), strict=True):
             good = is_right(sample, reply)
             right += good
             if verbose and not good:

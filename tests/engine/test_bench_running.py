@@ -382,11 +382,12 @@ def held(until: int, then: Callable[[], None]) -> stand_in_api.Script:
     return script
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_run_and_writes_what_is_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, log = tmp_path / "a.json", tmp_path / "tokens.jsonl"
-    script = held(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    script = held(6, lambda: os.kill(os.getpid(), number))
     with stand_in_api.in_thread(StandInApi(script)) as api:
         arguments = ["bench", "--url", api.url, "--trace", str(PIECES / "mooncake_conversation_piece.jsonl")]
         arguments += ["--requests", "7", "--rate-scale", "0.01", "--length-scale", "0.01"]

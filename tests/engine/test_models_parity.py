@@ -121,7 +121,7 @@ def test_every_schedule_gives_the_same_bits(
     prompts = [_prompt(length, seed=i) for i, length in enumerate(lengths)]
     expected = [paged_runs.PagedRun(model).prefill(0, prompt)[-1] for prompt in prompts]
     run = paged_runs.PagedRun(model, page_tokens=page_tokens, page_seed=page_seed)
-    next_size = itertools.cycle([*sizes, 29])  # the last one, so that every round ends
+    next_size = itertools.chain(sizes, itertools.repeat(29))
     done = [0] * len(prompts)
     last: dict[int, torch.Tensor] = {}
     while any(done[i] < len(prompt) for i, prompt in enumerate(prompts)):

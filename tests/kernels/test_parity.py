@@ -1,7 +1,7 @@
 """Every Triton kernel against its reference, on a CPU in Triton's interpreter.
 
-Triton reads `TRITON_INTERPRET` when it is imported, so the comparisons run in a process of their own; the other tests of
-this process keep the compiler.
+Triton reads `TRITON_INTERPRET` when it is imported, so the comparisons run in a process of their own; the
+other tests of this process keep the compiler.
 """
 
 import os

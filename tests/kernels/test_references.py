@@ -45,7 +45,9 @@ def test_rotation_is_a_complex_product_and_writes_only_its_slots() -> None:
         qkv, None, None, cos_sin, positions, slot, key, value, heads, kv_heads, 1e-6, lane_sms=1
     )
     split = qkv.view(3, -1, head_dim)
-    turned = torch.complex(split[..., :4], split[..., 4:]) * torch.polar(torch.ones(3, 1, 4), angle[positions][:, None])
+    turned = torch.complex(split[..., :4], split[..., 4:]) * torch.polar(
+        torch.ones(3, 1, 4), angle[positions][:, None]
+    )
     turned = torch.cat((turned.real, turned.imag), dim=-1)
     assert_close(q, turned[:, :heads])
     for t, (page, offset) in {0: (2, 1), 2: (0, 2)}.items():
@@ -101,9 +103,13 @@ def test_decode_is_the_last_row_of_a_prefill(impl: str) -> None:
     case = paged_case([1, 1, 1], [5, 0, 17], heads=4, kv_heads=2, head_dim=16, slots=4)
     cache = (case.key_PKSH, case.value_PKSH)
     sizes = {"max_context_tokens": 18, "scale": 0.25, "lane_sms": 1}
-    decoded = attention.decode(case.q_TNH, *cache, case.context_lens_B, case.page_table_BM, **sizes, impl=impl)
+    decoded = attention.decode(
+        case.q_TNH, *cache, case.context_lens_B, case.page_table_BM, **sizes, impl=impl
+    )
     tables = (case.query_starts_B1, case.context_lens_B, case.page_table_BM)
-    assert_close(decoded, attention.prefill(case.q_TNH, *cache, *tables, max_query_tokens=1, **sizes, impl="reference"))
+    assert_close(
+        decoded, attention.prefill(case.q_TNH, *cache, *tables, max_query_tokens=1, **sizes, impl="reference")
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

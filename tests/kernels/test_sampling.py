@@ -82,7 +82,12 @@ def test_each_filter_keeps_what_it_promises() -> None:
     finite = float("-inf")
 
     def kept(top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> list[int]:
-        return (sampling.kept(tempered, top_k=top_k, top_p=top_p, min_p=min_p) > finite).nonzero().flatten().tolist()
+        return (
+            (sampling.kept(tempered, top_k=top_k, top_p=top_p, min_p=min_p) > finite)
+            .nonzero()
+            .flatten()
+            .tolist()
+        )
 
     assert kept() == [0, 1, 2, 3]
     assert kept(top_k=2) == [1, 3]

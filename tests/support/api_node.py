@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import fake_core
 import small_tokenizers
@@ -28,8 +28,6 @@ from drift_engine.node import serving
 from drift_engine.node.health import Health
 from drift_engine.node.link import CoreLink
 from drift_engine.options import NodeOptions
-
-T = TypeVar("T")
 
 MODEL = "small"
 CONTROL_TOKEN = "control-secret"
@@ -68,10 +66,10 @@ class ApiNode:
             raise self.failure
         self._folder.cleanup()
 
-    def call(self, function: Callable[[], Awaitable[T] | T], timeout_s: float = 20) -> T:
+    def call(self, function: Callable[[], Any], timeout_s: float = 20) -> Any:
         """Runs it in the node's loop and returns its result."""
 
-        async def run() -> T:
+        async def run() -> Any:
             result = function()
             return await result if isinstance(result, Awaitable) else result
 
@@ -143,8 +141,11 @@ class ApiNode:
         ]
         for server in servers:
             server.start()
-        tasks = [asyncio.create_task(self.context.link.run()), asyncio.create_task(self.core.run())]
-        stop = asyncio.create_task(self._stop.wait())
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self.context.link.run()),
+            asyncio.create_task(self.core.run()),
+        ]
+        stop: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         self.context.closing.set()
         self.context.link.abort("the test is over")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
 from drift_engine.core.grammars import Grammars
 from drift_engine.core.loop import Core, CoreLimits
+from drift_engine.devices.base import Clock, Device
 from drift_engine.devices.cpu import CpuDevice
 from drift_engine.devices.runner import Runner
 from drift_engine.models.kv_store import KvStore
@@ -49,6 +50,10 @@ class Answer:
     error: str | None = None
 
 
+def _cpu_device(runner: Runner, clock: Clock) -> Device:
+    return CpuDevice(runner, clock, threads=1)
+
+
 class Harness:
     """One core over `model`; closes its lane's thread with `close`."""
 
@@ -64,13 +69,14 @@ class Harness:
         chunk_tokens: int | None = None,
         max_step_tokens: int = 256,
         prefix: bool = True,
+        make_device: Callable[[Runner, Clock], Device] = _cpu_device,
     ) -> None:
         config = model.config
         clock = MonotonicClock()
         kv = KvStore.allocate(config, pages, page_tokens, torch.device("cpu"), model.dtype)
         self.cache = KvCache(pages, page_tokens, prefix=prefix)
         self.mailbox = Mailbox()
-        self.device = CpuDevice(Runner(model, kv, clock, max_requests=2), clock, threads=1)
+        self.device = make_device(Runner(model, kv, clock, max_requests=2), clock)
         self.core = Core(
             self.device,
             self.cache,

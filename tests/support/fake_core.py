@@ -184,26 +184,28 @@ class FakeCore:
         new = new[: sampling.max_tokens - running.sent]
         first = running.sent == 0
         running.sent += len(new)
-        finish = error = None
+        finish = error = stop_token = None
         if script.error_after is not None and running.sent >= script.error_after:
             finish, error, new = wire.FinishReason.ABORTED, "the page store is damaged", []
         elif running.sent >= len(whole) or any(i in sampling.stop_token_ids for i in new):
-            finish = wire.FinishReason.STOP
+            finish, stop_token = wire.FinishReason.STOP, new[-1]
         elif running.sent >= sampling.max_tokens:
             finish = wire.FinishReason.LENGTH
         logprobs = None
         if (top := sampling.logprobs) is not None:
             others = tuple(range(top))
             logprobs = [
-                wire.TokenLogprobs(-0.5, (i, *others)[:top], (-0.5, *(-1.0 - k for k in others))[:top]) for i in new
+                wire.TokenLogprobs(-0.5, (i, *others)[:top], (-0.5, *(-1.0 - k for k in others))[:top])
+                for i in new
             ]
         return wire.Output(
-            running.submit.request_id,
-            new,
-            logprobs,
-            finish,
-            script.cached_tokens if first else 0,
-            error,
+            request_id=running.submit.request_id,
+            token_ids=new,
+            logprobs=logprobs,
+            finish=finish,
+            stop_token=stop_token,
+            cached_tokens=script.cached_tokens if first else 0,
+            error=error,
         )
 
     def stats(self) -> wire.Stats:

@@ -1,6 +1,7 @@
 """Random inputs for Drift's kernels: ragged sequences over scattered pages, sampling rows. Used by tests and benchmarks.
 
-B sequences, T packed tokens, N query heads, K kv heads, H head dim, P pages, S slots per page, M pages per sequence.
+B sequences, T packed tokens, N query heads, K kv heads, H head dim, P pages, S slots per page, M pages per
+sequence.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ import torch
 from drift_kernels import sampling
 from drift_kernels.sampling import SamplingInputs
 
-# How far two right results may lie apart, as a share of the values' size (about 1 here): a few roundings of the dtype.
+# How far two right results may lie apart, as a share of the values' size (about 1 here): a few roundings of
+# the dtype.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 # Roundings of float32 over sums of some thousand probabilities.
@@ -105,11 +107,14 @@ def sampling_inputs(rows: int, *, device: str = "cpu", seed: int = 0, **changes:
     return SamplingInputs(**fields)  # type: ignore[arg-type]
 
 
-def assert_drawn_as_defined(logits_BV: torch.Tensor, inputs: SamplingInputs, token_ids_B: torch.Tensor) -> None:
+def assert_drawn_as_defined(
+    logits_BV: torch.Tensor, inputs: SamplingInputs, token_ids_B: torch.Tensor
+) -> None:
     """Every drawn token is the definition's, or one whose interval of the uniform starts or ends within rounding of it.
 
-    The definition is `sampling.reference` in float64; an implementation in float32 may fall on the other side of an edge
-    (of a filter's threshold, or between two tokens) that lies within a few roundings of the exact place.
+    The definition is `sampling.reference` in float64; an implementation in float32 may fall on the other side
+    of an edge (of a filter's threshold, or between two tokens) that lies within a few roundings of the exact
+    place.
     """
     expected_B = sampling.reference(logits_BV, inputs)
     adjusted_BV = sampling.adjust(logits_BV, inputs)

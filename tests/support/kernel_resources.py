@@ -1,7 +1,7 @@
 """What the Triton kernels need of a GPU, found without one: every launch of the public launchers compiled ahead of time.
 
-The launchers run on tensors without storage, their launches are recorded instead of run, and each is compiled for the
-architectures that Drift supports, with the very options of the launch. Run as a script, it rewrites
+The launchers run on tensors without storage, their launches are recorded instead of run, and each is compiled
+for the architectures that Drift supports, with the very options of the launch. Run as a script, it rewrites
 `benchmarks/kernels/resources.json`, which `tests/kernels/test_compile.py` compares with a fresh compilation.
 """
 
@@ -79,7 +79,8 @@ def compile_launch(launch: Launch, capability: int) -> Resources:
             signature[parameter.name] = pointers[value.dtype]
             attributes[(i,)] = [["tt.divisibility", 16]]
         else:
-            # A specialised integer would be compiled anew for 1 and for multiples of 16, in the middle of serving.
+            # A specialised integer would be compiled anew for 1 and for multiples of 16, in the middle of
+            # serving.
             assert isinstance(value, float) or parameter.do_not_specialize, f"{parameter.name} is specialised"
             signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
     source = ASTSource(launch.kernel, signature, constants, attributes)
@@ -114,7 +115,9 @@ def _add_rms_norm() -> None:
     norms.add_rms_norm(meta(64, HIDDEN), meta(64, HIDDEN), meta(HIDDEN), 1e-5, lane_sms=132)
 
 
-def _rotate(dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int, slots: int, with_norm: bool) -> None:
+def _rotate(
+    dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int, slots: int, with_norm: bool
+) -> None:
     norm = meta(head_dim, dtype=dtype) if with_norm else None
     cache = meta(100, kv_heads, slots, head_dim, dtype=dtype)
     qkv = meta(64, (heads + 2 * kv_heads) * head_dim, dtype=dtype)
@@ -189,7 +192,8 @@ def _sample(full: bool) -> None:
 
 _BF16, _F16, _F32 = torch.bfloat16, torch.float16, torch.float32
 
-# Representative variants: the 8B shape in every size class, and the corners of dtype, head dim, group and page size.
+# Representative variants: the 8B shape in every size class, and the corners of dtype, head dim, group and
+# page size.
 CASES: dict[str, Callable[[], None]] = {
     "norm 4096": _add_rms_norm,
     "swiglu 14336": lambda: void(activations.swiglu(meta(64, 2 * MLP), lane_sms=132)),

@@ -39,7 +39,8 @@ class Choice:
 
     def feed(self, output: wire.Output) -> Delta:
         """Raises AssertionError for an output after the end; an aborted output must not come here."""
-        assert not self.finished and output.finish is not wire.FinishReason.ABORTED
+        assert not self.finished
+        assert output.finish is not wire.FinishReason.ABORTED
         self.cached_tokens = max(self.cached_tokens, output.cached_tokens)
         delta = Delta()
         for position, token_id in enumerate(output.token_ids):
@@ -47,6 +48,8 @@ class Choice:
             delta.token_ids.append(token_id)
             if output.logprobs is not None:
                 delta.logprobs.append(output.logprobs[position])
+            if token_id == output.stop_token and position == len(output.token_ids) - 1:
+                continue  # computed and counted, but not part of the text
             if self._show(self._detokenizer.push(token_id), delta):
                 return delta
         if output.finish is not None:

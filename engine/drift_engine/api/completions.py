@@ -95,9 +95,9 @@ def router(context: Context) -> APIRouter:
                 prompts.append(await model.encode("prompt", prompt, add_special_tokens=True))
             else:
                 prompts.append(prompt)
-            text = prompt if isinstance(prompt, str) else None
-            for _ in range(n if request.echo else 0):
-                echoes.append(text if text is not None else model.tokenizer.decode(prompts[-1]))
+            if request.echo:
+                text = prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
+                echoes += [text] * n
         stream, include_usage = stream_options(request)
         plan = Plan(
             param="prompt",

@@ -9,12 +9,14 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from drift_engine import wire
 from drift_engine.options import SloOptions
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge per counter that nobody reads
 
 _TTFT_EDGES_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 20, 60, 120)
 _TBT_EDGES_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
@@ -25,9 +27,6 @@ _TBT_QUANTILE = 0.99
 
 _RECENT_GAPS = 2048
 """Gaps behind the report's quantiles: some seconds of a busy node."""
-
-_RECENT_PREFILLS = 256
-"""Steps behind the report's prefill rate."""
 
 
 def edges(defaults: Sequence[float], target_s: float) -> list[float]:
@@ -42,9 +41,7 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self.slo = slo
         self.stats: wire.Stats | None = None
-        self.kv_pages: tuple[int, int] | None = None
         self._gaps_s: collections.deque[float] = collections.deque(maxlen=_RECENT_GAPS)
-        self._prefills: collections.deque[tuple[int, float]] = collections.deque(maxlen=_RECENT_PREFILLS)
         tbt = edges(_TBT_EDGES_S, slo.tbt_ms / 1000)
 
         def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
@@ -89,18 +86,10 @@ class Metrics:
         self.registry.register(_LegacyName(gaps, "vllm:time_per_output_token_seconds"))
 
     def step(self, stats: wire.Stats) -> None:
-        before, self.stats = self.stats, stats
-        if before is not None:
-            computed = stats.computed_prompt_tokens_total - before.computed_prompt_tokens_total
-            if computed > 0:
-                self._prefills.append((computed, stats.forward_s_total - before.forward_s_total))
+        self.stats = stats
 
     def rejected(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
-
-    def prefill_tokens_per_s(self) -> float:
-        seconds = sum(spent_s for _, spent_s in self._prefills)
-        return sum(tokens for tokens, _ in self._prefills) / seconds if seconds > 0 else 0.0
 
     def tbt_ms(self, quantile: float) -> float:
         gaps_s = sorted(self._gaps_s)

@@ -24,6 +24,7 @@ from drift_engine.core.grammars import Grammars
 from drift_engine.core.loop import Core, CoreLimits
 from drift_engine.devices.base import Device
 from drift_engine.devices.cpu import CpuDevice
+from drift_engine.devices.cuda import whole_device
 from drift_engine.devices.runner import Runner
 from drift_engine.errors import EngineError
 from drift_engine.models.kv_store import KvStore
@@ -130,7 +131,12 @@ def machine(device: torch.device) -> resolving.Machine:
 
 def _device(config: resolving.CoreConfig, model: Transformer, kv: KvStore) -> Device:
     clock = MonotonicClock()
-    return CpuDevice(Runner(model, kv, clock, max_requests=config.max_running), clock, threads=config.threads)
+    runner = Runner(model, kv, clock, max_requests=config.max_running)
+    if config.device == "cuda":
+        return whole_device(
+            runner, clock, max_running=config.max_running, max_context_tokens=config.max_model_len_tokens
+        )
+    return CpuDevice(runner, clock, threads=config.threads)
 
 
 def _hardware(device: torch.device) -> str:

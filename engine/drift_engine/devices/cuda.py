@@ -23,8 +23,8 @@ from drift_engine.errors import DeviceError
 from drift_kernels.sampling import Sampled
 
 POLL_S = 20e-6
-"""Between two looks at a mark. A sleep takes some 50 us longer than asked (Linux' default timer slack), about 1 % of a
-decode step of an 8B model, and leaves the processor to other threads. Estimate, not yet measured on a GPU machine."""
+"""Between two looks at a mark. A sleep takes some 50 us longer than asked (Linux' default timer slack), about 1 %
+of a decode step of an 8B model, and leaves the processor to others. Estimate, not yet measured on a GPU machine."""
 
 CLOSE_TIMEOUT_S = 10.0
 """Many times the longest pass; a GPU that needs longer hangs."""
@@ -178,7 +178,7 @@ def whole_device(
     """One lane over all SMs of the GPU that holds the runner's model. Raises DeviceError."""
     gpu = runner.model.device
     with translated("starting a lane"):
-        stream = CudaStream(torch.cuda.Stream(gpu))
+        stream = CudaStream(torch.cuda.Stream(gpu))  # type: ignore[no-untyped-call]
         sms = int(torch.cuda.get_device_properties(gpu).multi_processor_count)
         decode = None
         if graphs:

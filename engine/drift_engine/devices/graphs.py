@@ -1,10 +1,10 @@
 """Decode passes as CUDA graphs: one per batch bucket, captured when a batch first needs it.
 
-A decode step of an 8B model is some 300 launches, each a few microseconds of host time; a graph is one. It computes on
-fixed tensors, so a step copies its rows into them first and pads up to the bucket with rows that write nothing and
-read nothing. Grids and split counts follow from the bucket and the longest context that the node serves, never from
-the batch's contents. One `DecodeGraphs` belongs to one lane: its kernels keep the SMs that they were captured on, so
-graphs are keyed by {lane, bucket}. Sampling stays outside; its shape changes with what the requests ask for.
+A decode step of an 8B model is some 300 launches, each a few microseconds of host time; a graph is one. It
+computes on fixed tensors, so a step copies its rows into them first and pads up to the bucket with rows that write
+nothing and read nothing. Grids and split counts follow from the bucket and the longest context that the node
+serves, never from the batch's contents. One `DecodeGraphs` belongs to one lane: kernels keep the SMs that they were
+captured on, so graphs are keyed by {lane, bucket}. Sampling stays outside: it changes with what requests ask for.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from drift_engine.models.inputs import ForwardInputs
 
 SMALL_BUCKETS = (1, 2, 4)
 BUCKET_STEP = 8
-"""Few requests are common and padding weighs most there; beyond, eight rows are half of the smallest tensor-core tile,
-so padding up to seven costs attention and products next to nothing. Estimate, not yet measured."""
+"""Few requests are common and padding weighs most there; beyond, eight rows are half of the smallest tensor-core
+tile, so that up to seven rows of padding cost next to nothing. Estimate, not yet measured."""
 
 PADDING = np.array([[0], [0], [-1], [0]], dtype=np.int32)
-"""Token, position, slot, context length of a row that is not there: slot -1 is written nowhere, context 0 read nowhere."""
+"""Token, position, slot, context length of a row that is not there: it writes no slot and reads no context."""
 
 FIELDS = len(PADDING)
 

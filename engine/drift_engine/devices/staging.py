@@ -1,8 +1,8 @@
 """One pass's memory between host and device: what goes up in one copy, and where its results come down.
 
-A lane packs its inputs with `put`, gets device tensors at once, and `send`s everything as one copy in the order of its
-stream; `fetch` brings results back behind the kernels that make them. Neither waits. A staging belongs to one pass
-from its launch until its results were read, so no byte is reused while a copy may still read or write it.
+A lane packs its inputs with `put`, gets device tensors at once, and `send`s everything as one copy in the order of
+its stream; `fetch` brings results back behind the kernels that make them. Neither waits. A staging belongs to one
+pass from its launch until its results were read, so no byte is reused while a copy may still read or write it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class CudaMark:
 
     def done(self) -> bool:
         with translated("waiting for a pass"):
-            return bool(self._event.query())
+            return bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def since_s(self, earlier: CudaMark) -> float:
         with translated("timing a pass"):
@@ -68,7 +68,7 @@ class CudaStream:
             yield
 
     def mark(self) -> CudaMark:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return CudaMark(event)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from kernel_cases import PagedCase, assert_close, paged_case
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-# Query heads, kv heads, head dim, slots per page: every ratio class, every head dim, pages smaller and larger than tiles.
+# Query heads, kv heads, head dim, slots per page: every ratio class, every head dim, pages smaller and larger
+# than tiles.
 SHAPES = [(2, 2, 32, 16), (6, 2, 64, 1), (7, 1, 80, 3), (8, 1, 128, 256), (4, 1, 96, 16)]
 
 
@@ -47,7 +48,13 @@ def decode(case: PagedCase, impl: str, split_count: int | None = None) -> torch.
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "slots"), SHAPES)
 def test_prefill(heads: int, kv_heads: int, head_dim: int, slots: int, dtype: torch.dtype) -> None:
     case = paged_case(
-        [5, 1, 19, 33], [0, 70, 3, 64], heads=heads, kv_heads=kv_heads, head_dim=head_dim, slots=slots, dtype=dtype
+        [5, 1, 19, 33],
+        [0, 70, 3, 64],
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        slots=slots,
+        dtype=dtype,
     )
     assert_close(prefill(case, "triton"), prefill(case, "reference"))
 

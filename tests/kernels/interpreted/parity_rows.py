@@ -32,7 +32,8 @@ def test_swiglu(tokens: int, width: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("with_norm", [True, False])
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "head_dim", "slots"), [(4, 2, 32, 16), (7, 1, 80, 1), (9, 3, 64, 3), (8, 8, 128, 256)]
+    ("heads", "kv_heads", "head_dim", "slots"),
+    [(4, 2, 32, 16), (7, 1, 80, 1), (9, 3, 64, 3), (8, 8, 128, 256)],
 )
 def test_rotate_and_store(
     heads: int, kv_heads: int, head_dim: int, slots: int, dtype: torch.dtype, with_norm: bool
