@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
-import platform
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.engine import results
 
 from drift_engine.cache import KvCache
 
@@ -127,30 +126,25 @@ def decoding(rows: int = 256, steps: int = 128) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, help="a file for the JSON; standard output without it")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    result = {
-        "benchmark": "engine/cache",
-        "machine": {
-            "machine": platform.machine(),
-            "processors": os.cpu_count(),
-            "system": platform.system(),
-            "python": sys.version.split()[0],
+    results.write(
+        {
+            "benchmark": "engine/cache",
+            "machine": machine.describe(),
+            "setting": {
+                "pages": PAGES,
+                "page_tokens": PAGE_TOKENS,
+                "prompt_tokens": PROMPT_TOKENS,
+                "rows": 256,
+            },
+            "ns_per_operation": {**prefixes(), **pages(), **decoding()},
         },
-        "setting": {
-            "pages": PAGES,
-            "page_tokens": PAGE_TOKENS,
-            "prompt_tokens": PROMPT_TOKENS,
-            "rows": 256,
-        },
-        "ns_per_operation": {**prefixes(), **pages(), **decoding()},
-    }
-    document = json.dumps(result, indent=2) + "\n"
-    if arguments.output:
-        arguments.output.write_text(document)
-    else:
-        sys.stdout.write(document)
+        arguments.json,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Resident memory of a node with drift-tiny: after start, and its growth over 10,000 requests.
 
-    python benchmarks/engine/memory.py --json benchmarks/engine/results/memory.json
+    python -m benchmarks.engine.memory --json benchmarks/engine/results/memory.json
 
 Requests of mixed lengths, eight at a time; a tenth of them is abandoned by its client. Memory first fills the KV pool
 (bounded, 336 MB for drift-tiny), so the slope is taken over the second half, and the pool is kept small here.
@@ -11,18 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import sys
 from pathlib import Path
 
 import aiohttp
+from benchmarks import machine
+from benchmarks.engine import results, served
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-
-import machine  # noqa: E402
-import results  # noqa: E402
-import served  # noqa: E402
-
-import drift_tiny  # noqa: E402
+import drift_tiny
 
 MIB = 1024 * 1024
 

@@ -1,6 +1,6 @@
 """The core's own time per decode step: everything but the model's forward, at 32 running requests.
 
-    python benchmarks/engine/overhead.py --json benchmarks/engine/results/overhead.json
+    python -m benchmarks.engine.overhead --json benchmarks/engine/results/overhead.json
 
 Measured inside the core, per step: planning, packing inputs, drawing tokens, booking pages, encoding nothing (the
 channel is a list). Greedy and sampled requests apart, on drift-tiny's shape, where the forward hides least.
@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from benchmarks import machine
+from benchmarks.engine import local_core, results
 
-import local_core  # noqa: E402
-import machine  # noqa: E402
-import results  # noqa: E402
-
-import drift_tiny  # noqa: E402
-from drift_engine import wire  # noqa: E402
-from drift_engine.options import NodeOptions  # noqa: E402
+import drift_tiny
+from drift_engine import wire
+from drift_engine.options import NodeOptions
 
 SAMPLINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},

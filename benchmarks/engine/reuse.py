@@ -1,6 +1,6 @@
 """TTFT of a conversation's second turn against its first: what the prefix cache saves, through HTTP.
 
-    python benchmarks/engine/reuse.py --json benchmarks/engine/results/reuse.json
+    python -m benchmarks.engine.reuse --json benchmarks/engine/results/reuse.json
 
 Turn one is a new 2,000-token prompt; turn two sends it again with the answer and 30 more tokens. Each round is a new
 conversation; the result is the ratio of the medians.
@@ -11,18 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from benchmarks import machine
+from benchmarks.engine import results, served, shapes
 
-import machine  # noqa: E402
-import results  # noqa: E402
-import served  # noqa: E402
-import shapes  # noqa: E402
-
-import drift_tiny  # noqa: E402
+import drift_tiny
 
 
 def turns(url: str, prompt_tokens: int, answer_tokens: int, rounds: int) -> list[dict[str, float]]:

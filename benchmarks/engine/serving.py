@@ -1,6 +1,6 @@
 """A served node against transformers' static-batch generate: throughput, and TTFT under Poisson arrivals.
 
-    python benchmarks/engine/serving.py --json benchmarks/engine/results/serving.json
+    python -m benchmarks.engine.serving --json benchmarks/engine/results/serving.json
 
 One machine, one run, the same random 117M Llama in float32. Throughput: sixteen equal streaming requests, in turns.
 TTFT: the same Poisson arrivals for both; the baseline is a server that takes what waits (sixteen at most), runs
@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import os
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,14 +22,9 @@ from typing import Any
 import aiohttp
 import torch
 import transformers
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-
-import machine  # noqa: E402
-import results  # noqa: E402
-import served  # noqa: E402
-import shapes  # noqa: E402
-from throughput import prompts, time_transformers  # noqa: E402
+from benchmarks import machine
+from benchmarks.engine import results, served, shapes
+from benchmarks.engine.throughput import prompts, time_transformers
 
 BATCH = 16
 
@@ -52,7 +46,7 @@ def static_batches(
 ) -> list[float]:
     """TTFT of every request when a loop of `generate` serves them, in real time."""
     start_s = time.perf_counter()
-    ttft_s = []
+    ttft_s: list[float] = []
     served_count = 0
     while served_count < len(arrivals_s):
         now_s = time.perf_counter() - start_s

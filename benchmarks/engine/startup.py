@@ -14,12 +14,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from benchmarks import machine
+from benchmarks.engine import results
 
-import machine  # noqa: E402
-import results  # noqa: E402
-
-from drift_operator import supervising  # noqa: E402
+from drift_operator import supervising
 
 DEADLINE_S = 120.0
 

@@ -1,6 +1,6 @@
 """Core throughput against transformers' static-batch generate: one machine, one run, the same weights and prompts.
 
-    python benchmarks/engine/throughput.py --json benchmarks/engine/results/throughput.json
+    python -m benchmarks.engine.throughput --json benchmarks/engine/results/throughput.json
 
 Sixteen equal requests on a random 117M Llama shape in float32; the two take turns, and the ratio of the medians is
 the result. Both must produce the same greedy tokens, or the comparison is void.
@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks import machine
+from benchmarks.engine import local_core, results, shapes
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-
-import local_core  # noqa: E402
-import machine  # noqa: E402
-import results  # noqa: E402
-import shapes  # noqa: E402
-
-from drift_engine.options import NodeOptions  # noqa: E402
+from drift_engine.options import NodeOptions
 
 
 def prompts(count: int, tokens: int) -> list[list[int]]:

@@ -24,8 +24,10 @@ for folder in ("kernels", "tests/support"):
     sys.path.insert(0, str(ROOT / folder))
 
 import torch  # noqa: E402
-from drift_kernels import activations, attention, linear, norms, rotary, sampling  # noqa: E402
-from kernel_cases import TOLERANCE, PagedCase, paged_case, sampling_inputs  # noqa: E402
+
+import kernel_parity  # noqa: E402
+from drift_kernels import activations, linear, norms, rotary, sampling  # noqa: E402
+from kernel_cases import paged_case, sampling_inputs  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -172,7 +174,8 @@ def time_rows(bench: Bench, model: Model) -> Iterator[Row]:
                 "rotate_and_store",
                 impl,
                 sms,
-                partial(rotary.rotate_and_store,
+                partial(
+                    rotary.rotate_and_store,
                     qkv,
                     None,
                     None,
@@ -235,7 +238,7 @@ def time_attention(bench: Bench, model: Model) -> Iterator[Row]:
                 "prefill",
                 impl,
                 bench.lanes[-1],
-                partial(run_prefill, case, impl=impl, lane_sms=bench.lanes[-1]),
+                partial(case.prefill, impl=impl, lane_sms=bench.lanes[-1]),
                 sequences * (new + cached) * kv_bytes / 1e9,
                 4 * pairs * model.heads * model.head_dim / 1e12,
                 sequences=sequences,
@@ -250,7 +253,7 @@ def time_attention(bench: Bench, model: Model) -> Iterator[Row]:
                     "decode",
                     impl,
                     sms,
-                    partial(run_decode, case, impl=impl, lane_sms=sms),
+                    partial(case.decode, impl=impl, lane_sms=sms),
                     sequences * context * kv_bytes / 1e9,
                     4 * sequences * context * model.heads * model.head_dim / 1e12,
                     sequences=sequences,
@@ -260,7 +263,7 @@ def time_attention(bench: Bench, model: Model) -> Iterator[Row]:
 
 def time_sampling(bench: Bench, model: Model) -> Iterator[Row]:
     """Rows that are greedy, that only draw, and that use every filter."""
-    kinds: dict[str, dict[str, float]] = {
+    kinds: dict[str, dict[str, Any]] = {
         "greedy": {"temperature_B": 0.0},
         "draw": {"temperature_B": 0.8},
         "filters": {"temperature_B": 0.8, "top_k_B": 50, "top_p_B": 0.9, "min_p_B": 0.05},
@@ -281,169 +284,6 @@ def time_sampling(bench: Bench, model: Model) -> Iterator[Row]:
                 )
 
 
-def run_prefill(case: PagedCase, impl: str, lane_sms: int) -> torch.Tensor:
-    """`attention.prefill` of a case."""
-    return attention.prefill(
-        case.q_TNH,
-        case.key_PKSH,
-        case.value_PKSH,
-        case.query_starts_B1,
-        case.context_lens_B,
-        case.page_table_BM,
-        max_query_tokens=case.max_query_tokens,
-        max_context_tokens=case.max_context_tokens,
-        scale=case.scale,
-        lane_sms=lane_sms,
-        impl=impl,
-    )
-
-
-def run_decode(case: PagedCase, impl: str, lane_sms: int) -> torch.Tensor:
-    """`attention.decode` of a case."""
-    return attention.decode(
-        case.q_TNH,
-        case.key_PKSH,
-        case.value_PKSH,
-        case.context_lens_B,
-        case.page_table_BM,
-        max_context_tokens=case.max_context_tokens,
-        scale=case.scale,
-        lane_sms=lane_sms,
-        impl=impl,
-    )
-
-
-def parity(bench: Bench) -> Iterator[Row]:
-    """Every implementation against the reference on odd shapes: the largest error beside the tolerance of the dtype."""
-    sms = bench.lanes[-1]
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        here = Bench(bench.device, dtype, bench.lanes)
-        x, residual, weight = here.random(37, 1234), here.random(37, 1234), here.random(1234)
-        packed = here.random(19, 2 * 1025)
-        calls: dict[str, tuple[tuple[str, ...], Callable[[str], torch.Tensor]]] = {
-            "add_rms_norm": (
-                here.implementations,
-                lambda impl: norms.add_rms_norm(x, residual, weight, 1e-5, lane_sms=sms, impl=impl)[0],
-            ),
-            "swiglu": (
-                here.implementations,
-                lambda impl: activations.swiglu(packed, lane_sms=sms, impl=impl),
-            ),
-        }
-        for tokens, width, outputs in ((1, 512, 640), (50, 1000, 384), (300, 512, 1111)):
-            a, b, bias = (
-                here.random(tokens, width),
-                here.random(outputs, width) / width**0.5,
-                here.random(outputs),
-            )
-            calls[f"linear {tokens}x{width}x{outputs}"] = (
-                here.with_library,
-                lambda impl, a=a, b=b, bias=bias: linear.linear(a, b, bias, lane_sms=sms, impl=impl),
-            )
-        for heads, kv_heads, head_dim, slots in (
-            (8, 8, 32, 1),
-            (12, 4, 64, 16),
-            (14, 2, 80, 5),
-            (32, 4, 128, 256),
-        ):
-            name = f"{heads}/{kv_heads}x{head_dim} page {slots}"
-            layout: dict[str, Any] = {
-                "heads": heads,
-                "kv_heads": kv_heads,
-                "head_dim": head_dim,
-                "slots": slots,
-            }
-            layout |= {"dtype": dtype, "device": bench.device}
-            with_prefix = paged_case([70, 1, 33, 200], [0, 300, 64, 11], **layout)
-            pure = paged_case([70, 1, 200], [0, 0, 0], **layout)
-            one_each = paged_case([1] * 5, [0, 700, 64, 63, 1500], **layout)
-            norm = here.random(head_dim)
-            qkv, cos_sin = (
-                here.random(9, (heads + 2 * kv_heads) * head_dim),
-                torch.randn(99, head_dim, device=bench.device),
-            )
-            at = torch.arange(9, device=bench.device, dtype=torch.int32)
-            calls[f"prefill {name}"] = (
-                here.implementations,
-                lambda impl, case=with_prefix: run_prefill(case, impl, sms),
-            )
-            if dtype != torch.float32 and bench.device == "cuda":
-                calls[f"prefill pure {name}"] = (
-                    ("triton", "library"),
-                    lambda impl, case=pure: run_prefill(case, impl, sms),
-                )
-            calls[f"decode {name}"] = (
-                here.implementations,
-                lambda impl, case=one_each: run_decode(case, impl, sms),
-            )
-            calls[f"rotary {name}"] = (
-                here.implementations,
-                lambda impl, qkv=qkv, norm=norm, cos_sin=cos_sin, at=at, shape=(heads, kv_heads, slots): (
-                    rotated(qkv, norm, cos_sin, at, *shape, sms, impl)
-                ),
-            )
-        for name, (implementations, call) in calls.items():
-            for impl in implementations:
-                yield compare(name, impl, dtype, call)
-
-
-def rotated(
-    qkv: torch.Tensor,
-    norm: torch.Tensor,
-    cos_sin: torch.Tensor,
-    at: torch.Tensor,
-    heads: int,
-    kv_heads: int,
-    slots: int,
-    lane_sms: int,
-    impl: str,
-) -> torch.Tensor:
-    """Queries, keys and values of `rotary.rotate_and_store` in one flat tensor."""
-    key, value = torch.zeros(2, 9, kv_heads, slots, norm.shape[0], device=qkv.device, dtype=qkv.dtype)
-    q = rotary.rotate_and_store(
-        qkv, norm, norm, cos_sin, at, at, key, value, heads, kv_heads, 1e-6, lane_sms=lane_sms, impl=impl
-    )
-    return torch.cat((q.flatten(), key.flatten(), value.flatten()))
-
-
-def compare(name: str, impl: str, dtype: torch.dtype, call: Callable[[str], torch.Tensor]) -> Row:
-    """One line of parity; an implementation that fails leaves its error."""
-    line: Row = {"operation": name, "impl": impl, "dtype": str(dtype).removeprefix("torch.")}
-    try:
-        actual, expected = call(impl).float(), call("reference").float()
-        error = float(((actual - expected).abs() / (1 + expected.abs())).max())
-    except Exception as failure:
-        return line | {
-            "ok": False,
-            "error": str(failure).splitlines()[0] if str(failure) else type(failure).__name__,
-        }
-    return line | {"ok": error <= TOLERANCE[dtype], "error": error, "tolerance": TOLERANCE[dtype]}
-
-
-def sampling_parity(bench: Bench) -> Iterator[Row]:
-    """Share of rows whose token is the definition's; float32 sums may move one in some thousand rows over an edge."""
-    rows, vocabulary = 256, 3001
-    logits = torch.randn(rows, vocabulary, device=bench.device) * 3
-    for changes in (
-        {"temperature_B": 0.0},
-        {},
-        {"top_k_B": 20},
-        {"top_p_B": 0.8},
-        {"min_p_B": 0.1, "top_k_B": 50, "top_p_B": 0.9},
-    ):
-        inputs = sampling_inputs(rows, device=bench.device, **changes)
-        expected = sampling.sample(logits, inputs, lane_sms=bench.lanes[-1], impl="reference").token_ids_B
-        for impl in bench.implementations:
-            actual = sampling.sample(logits, inputs, lane_sms=bench.lanes[-1], impl=impl).token_ids_B
-            equal = float((actual == expected).float().mean())
-            yield {
-                "operation": f"sample {sorted(changes)}",
-                "impl": impl,
-                "ok": equal >= 0.98,
-                "equal_share": equal,
-            }
-
-
 def run(*, dry_run: bool = False) -> dict[str, Any]:
     """All of it: {"device": ..., "parity": [...], "timings": [...]}."""
     if dry_run:
@@ -461,7 +301,7 @@ def run(*, dry_run: bool = False) -> dict[str, Any]:
         "device": name,
         "torch": torch.__version__,
         "lanes": list(bench.lanes),
-        "parity": [*parity(bench), *sampling_parity(bench)],
+        "parity": list(kernel_parity.parity(bench.device, bench.lanes[-1])),
         "timings": timings,
     }
 

@@ -40,10 +40,8 @@ class Answerer:
         torch.set_num_threads(threads)
         self.tokenizer = tokenizers.Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
         self.model = Qwen3ForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        self.stops = {
-            self.tokenizer.token_to_id(chat.END_OF_TURN),
-            self.tokenizer.token_to_id(chat.END_OF_TEXT),
-        }
+        self.padding = self.tokenizer.token_to_id(chat.END_OF_TEXT)
+        self.stops = {self.tokenizer.token_to_id(chat.END_OF_TURN), self.padding}
 
     def length(self, text: str) -> int:
         return len(self.tokenizer.encode(text).ids)

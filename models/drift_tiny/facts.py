@@ -575,9 +575,11 @@ CLOSINGS = (
     " Please.", " In short.", " Thanks!", " I am new to this.", " Keep it short.", " One sentence is enough.",
 )  # fmt: skip
 FRAMES = (
-    "Describe {}.", "What can you say about {}?", "Give me a definition of {}.", "{}: what is that?",
-    "What about {}?", "I would like to understand {}.", "Please explain {} to me.", "How would you describe {}?",
-    "Say what {} is.", "Help me understand {}.", "I do not understand {}.", "What should I know about {}?", "In one sentence, {}?",
+    "Describe {}.", "What can you say about {}?", "Give me a definition of {}.",
+    "{}: what is that?", "What about {}?", "I would like to understand {}.",
+    "Please explain {} to me.", "How would you describe {}?", "Say what {} is.",
+    "Help me understand {}.", "I do not understand {}.", "What should I know about {}?",
+    "In one sentence, {}?",
 )  # fmt: skip
 """Further wordings for every fact that has an "Explain ..." among its questions; none of them is held out."""
 

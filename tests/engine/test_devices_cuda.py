@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import core_harness
 import host_streams
@@ -65,7 +67,7 @@ def filled_runner(
 
 def test_staged_values_arrive_with_their_dtype_and_shape() -> None:
     memory = Staging(CPU)
-    values = [
+    values: list[NDArray[Any]] = [
         np.arange(6, dtype=np.int32).reshape(2, 3),
         np.array([], dtype=np.int64),
         np.array([1.5, -np.inf], dtype=np.float32),
@@ -286,7 +288,7 @@ def test_a_failure_of_the_driver_carries_its_code() -> None:
     error.error_code = 700  # type: ignore[attr-defined]
     with (
         pytest.raises(
-            DeviceError, match="the GPU failed while testing: CUDA error: an illegal memory access$"
+            DeviceError, match=r"^the GPU failed while testing: CUDA error: an illegal memory access$"
         ) as raised,
         streams.translated("testing"),
     ):

@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict
 
-import kernel_resources
 import pytest
+
+import kernel_resources
 
 GROWTH = 1.1  # a compiler's whims are smaller; a lost pipeline stage or a doubled tile is larger
 

@@ -1,8 +1,9 @@
 """Launch sizes: they follow the lane, never pass it, and never vanish."""
 
-from drift_kernels import grids, linear_triton
 from hypothesis import given
 from hypothesis import strategies as st
+
+from drift_kernels import grids, linear_triton
 
 
 @given(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+
 from drift_kernels import activations, attention, linear, norms, rotary
 from kernel_cases import assert_close, paged_case
 
@@ -23,7 +24,7 @@ def test_add_rms_norm_is_torchs_norm_of_the_sum() -> None:
 
 def test_a_rows_norm_does_not_depend_on_the_batch() -> None:
     x, weight = torch.randn(37, 123), torch.rand(123)
-    alone = torch.cat([norms.add_rms_norm(row, None, weight, 1e-5, lane_sms=1)[0] for row in x.split(1)])
+    alone = torch.cat([norms.add_rms_norm(row, None, weight, 1e-5, lane_sms=1)[0] for row in x.chunk(len(x))])
     assert torch.equal(alone, norms.add_rms_norm(x, None, weight, 1e-5, lane_sms=1)[0])
 
 
@@ -59,33 +60,22 @@ def test_rotation_is_a_complex_product_and_writes_only_its_slots() -> None:
 
 
 def test_head_norms_come_before_the_rotation() -> None:
-    qkv, weights = torch.randn(2, 3 * 8), torch.rand(2, 8)
+    qkv, (q_norm, k_norm) = torch.randn(2, 3 * 8), torch.rand(2, 8)
     key, value = torch.zeros(2, 1, 1, 4, 8)
     unturned = torch.cat((torch.ones(1, 4), torch.zeros(1, 4)), dim=1)
-    zero = torch.zeros(2, dtype=torch.int32)
+    start, slot = torch.zeros(2, dtype=torch.int32), torch.tensor([0, 1])
     q = rotary.rotate_and_store(
-        qkv, *weights, unturned, zero, torch.tensor([0, 1]), key, value, 1, 1, 1e-6, lane_sms=1
+        qkv, q_norm, k_norm, unturned, start, slot, key, value, 1, 1, 1e-6, lane_sms=1
     )
-    assert_close(q[:, 0], F.rms_norm(qkv[:, :8], (8,), weights[0], 1e-6))
-    assert_close(key[0, 0, :2], F.rms_norm(qkv[:, 8:16], (8,), weights[1], 1e-6))
+    assert_close(q[:, 0], F.rms_norm(qkv[:, :8], (8,), q_norm, 1e-6))
+    assert_close(key[0, 0, :2], F.rms_norm(qkv[:, 8:16], (8,), k_norm, 1e-6))
 
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("group", [1, 3])
 def test_prefill_is_torchs_attention_over_the_gathered_context(impl: str, group: int) -> None:
     case = paged_case([4, 1, 9], [0, 6, 13], heads=2 * group, kv_heads=2, head_dim=16, slots=4)
-    tables = (case.query_starts_B1, case.context_lens_B, case.page_table_BM)
-    out = attention.prefill(
-        case.q_TNH,
-        case.key_PKSH,
-        case.value_PKSH,
-        *tables,
-        max_query_tokens=9,
-        max_context_tokens=22,
-        scale=0.2,
-        lane_sms=1,
-        impl=impl,
-    )
+    out = case.prefill(impl)
     starts = case.query_starts_B1.tolist()
     for b, context in enumerate(case.context_lens_B.tolist()):
         q = case.q_TNH[starts[b] : starts[b + 1]].transpose(0, 1)
@@ -94,22 +84,14 @@ def test_prefill_is_torchs_attention_over_the_gathered_context(impl: str, group:
             for cache in (case.key_PKSH, case.value_PKSH)
         )
         seen = torch.ones(q.shape[1], context, dtype=torch.bool).tril(context - q.shape[1])
-        expected = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=0.2, enable_gqa=True)
+        expected = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
         assert_close(out[starts[b] : starts[b + 1]], expected.transpose(0, 1))
 
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 def test_decode_is_the_last_row_of_a_prefill(impl: str) -> None:
     case = paged_case([1, 1, 1], [5, 0, 17], heads=4, kv_heads=2, head_dim=16, slots=4)
-    cache = (case.key_PKSH, case.value_PKSH)
-    sizes = {"max_context_tokens": 18, "scale": 0.25, "lane_sms": 1}
-    decoded = attention.decode(
-        case.q_TNH, *cache, case.context_lens_B, case.page_table_BM, **sizes, impl=impl
-    )
-    tables = (case.query_starts_B1, case.context_lens_B, case.page_table_BM)
-    assert_close(
-        decoded, attention.prefill(case.q_TNH, *cache, *tables, max_query_tokens=1, **sizes, impl="reference")
-    )
+    assert_close(case.decode(impl), case.prefill("reference"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

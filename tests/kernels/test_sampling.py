@@ -1,10 +1,13 @@
 """Sampling on a CPU: the quick path against the definition, and the definition against what requests are promised."""
 
+from typing import Any
+
 import pytest
 import torch
-from drift_kernels import sampling
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from drift_kernels import sampling
 from kernel_cases import assert_drawn_as_defined, sampling_inputs
 
 
@@ -29,7 +32,7 @@ def test_quick_path_draws_what_the_definition_draws(
     logits = torch.randn(rows, vocabulary, generator=generator) * 4
     if data.draw(st.booleans()):
         logits = logits.round()  # many ties
-    changes: dict[str, object] = {
+    changes: dict[str, Any] = {
         "temperature_B": per_row(0.0, 0.2, 1.0, 3.0),
         "top_k_B": per_row(0, 1, 5, 300),
         "top_p_B": per_row(0.01, 0.5, 0.95, 1.0),
@@ -57,7 +60,9 @@ def test_quick_path_draws_what_the_definition_draws(
     assert torch.equal(logits, before)
     assert_drawn_as_defined(logits, inputs, ids)
     for b in range(rows):  # no row's draw depends on the rows beside it
-        alone = {k: v[b : b + 1] for k, v in vars(inputs).items() if isinstance(v, torch.Tensor)}
+        alone: dict[str, Any] = {
+            k: v[b : b + 1] for k, v in vars(inputs).items() if isinstance(v, torch.Tensor)
+        }
         assert draw(logits[b : b + 1], sampling.SamplingInputs(**alone)) == ids[b]
 
 

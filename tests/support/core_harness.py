@@ -73,7 +73,7 @@ class Harness:
     ) -> None:
         config = model.config
         clock = MonotonicClock()
-        kv = KvStore.allocate(config, pages, page_tokens, torch.device("cpu"), model.dtype)
+        kv = KvStore.allocate(config, pages, page_tokens, model.device, model.dtype)
         self.cache = KvCache(pages, page_tokens, prefix=prefix)
         self.mailbox = Mailbox()
         self.device = make_device(Runner(model, kv, clock, max_requests=2), clock)

@@ -6,9 +6,11 @@ sequence.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from drift_kernels import sampling
+
+from drift_kernels import attention, sampling
 from drift_kernels.sampling import SamplingInputs
 
 # How far two right results may lie apart, as a share of the values' size (about 1 here): a few roundings of
@@ -40,6 +42,37 @@ class PagedCase:
     max_query_tokens: int
     max_context_tokens: int
     scale: float
+
+    def prefill(self, impl: str, lane_sms: int = 2) -> torch.Tensor:
+        """`attention.prefill` of the batch."""
+        return attention.prefill(
+            self.q_TNH,
+            self.key_PKSH,
+            self.value_PKSH,
+            self.query_starts_B1,
+            self.context_lens_B,
+            self.page_table_BM,
+            max_query_tokens=self.max_query_tokens,
+            max_context_tokens=self.max_context_tokens,
+            scale=self.scale,
+            lane_sms=lane_sms,
+            impl=impl,
+        )
+
+    def decode(self, impl: str, lane_sms: int = 2, split_count: int | None = None) -> torch.Tensor:
+        """`attention.decode` of the batch, which has one query per sequence."""
+        return attention.decode(
+            self.q_TNH,
+            self.key_PKSH,
+            self.value_PKSH,
+            self.context_lens_B,
+            self.page_table_BM,
+            max_context_tokens=self.max_context_tokens,
+            scale=self.scale,
+            lane_sms=lane_sms,
+            impl=impl,
+            split_count=split_count,
+        )
 
 
 def paged_case(
@@ -81,8 +114,8 @@ def paged_case(
     )
 
 
-def sampling_inputs(rows: int, *, device: str = "cpu", seed: int = 0, **changes: object) -> SamplingInputs:
-    """Rows that sample at temperature 1 without any filter; `changes` name fields, a scalar holds for all rows."""
+def sampling_inputs(rows: int, *, device: str = "cpu", seed: int = 0, **changes: Any) -> SamplingInputs:
+    """Rows that sample at temperature 1 without any filter; `changes` name fields, a number holds for all rows."""
     defaults: dict[str, float] = {
         "temperature_B": 1.0,
         "top_p_B": 1.0,
@@ -91,20 +124,14 @@ def sampling_inputs(rows: int, *, device: str = "cpu", seed: int = 0, **changes:
         "frequency_B": 0.0,
         "repetition_B": 1.0,
     }
-    fields: dict[str, object] = {k: torch.full((rows,), v, device=device) for k, v in defaults.items()}
+    fields: dict[str, Any] = {k: torch.full((rows,), v, device=device) for k, v in defaults.items()}
     fields["top_k_B"] = torch.zeros(rows, dtype=torch.int32, device=device)
     fields["uniform_B"] = torch.rand(rows, generator=torch.Generator(device).manual_seed(seed), device=device)
     for name, value in changes.items():
-        if isinstance(value, (int, float)) and name != "num_logprobs":
-            like = fields[name]
-            assert isinstance(like, torch.Tensor)
-            value = torch.full_like(like, value)
-        elif isinstance(value, list):
-            like = fields[name]
-            assert isinstance(like, torch.Tensor)
-            value = torch.tensor(value, dtype=like.dtype, device=device)
+        if name != "num_logprobs" and not isinstance(value, torch.Tensor):
+            value = torch.tensor(value, dtype=fields[name].dtype, device=device).expand(rows).contiguous()
         fields[name] = value
-    return SamplingInputs(**fields)  # type: ignore[arg-type]
+    return SamplingInputs(**fields)
 
 
 def assert_drawn_as_defined(

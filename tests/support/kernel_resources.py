@@ -18,10 +18,11 @@ from unittest import mock
 
 import torch
 import triton
-from drift_kernels import activations, attention, linear, norms, rotary, sampling
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+
+from drift_kernels import activations, attention, linear, norms, rotary, sampling
 
 RECORD = Path(__file__).parents[2] / "benchmarks/kernels/resources.json"
 
@@ -178,9 +179,10 @@ def _linear(tokens: int, outputs: int, lane_sms: int, dtype: torch.dtype = torch
 
 def _sample(full: bool) -> None:
     rows, f32 = 8, torch.float32
+    names = ("temperature", "top_p", "min_p", "presence", "frequency", "repetition", "uniform")
+    per_row: dict[str, Any] = {f"{name}_B": meta(rows, dtype=f32) for name in names}
     inputs = sampling.SamplingInputs(
-        **{f"{name}_B": meta(rows, dtype=f32) for name in ("temperature", "top_p", "min_p", "uniform")},
-        **{f"{name}_B": meta(rows, dtype=f32) for name in ("presence", "frequency", "repetition")},
+        **per_row,
         top_k_B=integers(rows),
         output_counts_BV=integers(rows, VOCABULARY) if full else None,
         prompt_mask_BV=meta(rows, VOCABULARY, dtype=torch.bool) if full else None,

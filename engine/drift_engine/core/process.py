@@ -19,7 +19,7 @@ from drift_engine import models, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
 from drift_engine.core import resolving
-from drift_engine.core.channel import Channel
+from drift_engine.core.channel import Channel, Messages
 from drift_engine.core.grammars import Grammars
 from drift_engine.core.loop import Core, CoreLimits
 from drift_engine.devices.base import Device
@@ -63,7 +63,7 @@ def serve(address: str, options: NodeOptions, model_path: Path, parent_pid: int)
     return 0
 
 
-def start(options: NodeOptions, model_path: Path, channel: Channel) -> tuple[Core, Device, wire.Ready]:
+def start(options: NodeOptions, model_path: Path, channel: Messages) -> tuple[Core, Device, wire.Ready]:
     """Loads the model and builds the core around it. Raises EngineError."""
     start_s = time.monotonic()
     cuda = torch.cuda.is_available()

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from drift_engine import options
 from drift_engine.options import NodeOptions
 
@@ -25,12 +27,14 @@ STOP_S = 5.0
 
 
 def core_command(address: str, node_options: NodeOptions, model_path: Path) -> list[str]:
+    # everybody on the machine can read a command line: the core needs no secrets
+    public = msgspec.structs.replace(node_options, control_token="", api_key_sha256=())
     return [
         sys.executable,
         "-m",
         "drift_engine.core",
         *("--socket", address),
-        *("--options", options.dump(node_options)),
+        *("--options", options.dump(public)),
         *("--model-path", str(model_path)),
         *("--parent-pid", str(os.getpid())),
     ]

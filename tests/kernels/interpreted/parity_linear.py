@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from drift_kernels import linear
 from kernel_cases import assert_close
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from drift_kernels import activations, norms, rotary
 from kernel_cases import assert_close
 
@@ -40,7 +41,7 @@ def test_rotate_and_store(
 ) -> None:
     tokens, pages = 6, 7
     qkv = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim).to(dtype)
-    weights = [torch.rand(head_dim).to(dtype) if with_norm else None for _ in range(2)]
+    q_norm, k_norm = ((torch.rand(head_dim).to(dtype) if with_norm else None) for _ in range(2))
     cos_sin = torch.randn(50, head_dim)
     positions = torch.tensor([0, 49, 3, 3, 7, 8], dtype=torch.int32)
     slot = torch.randperm(pages * slots)[:tokens].int()
@@ -49,7 +50,19 @@ def test_rotate_and_store(
     for impl in ("reference", "triton"):
         key, value = torch.zeros(2, pages, kv_heads, slots, head_dim).to(dtype)
         q = rotary.rotate_and_store(
-            qkv, *weights, cos_sin, positions, slot, key, value, heads, kv_heads, 1e-6, lane_sms=2, impl=impl
+            qkv,
+            q_norm,
+            k_norm,
+            cos_sin,
+            positions,
+            slot,
+            key,
+            value,
+            heads,
+            kv_heads,
+            1e-6,
+            lane_sms=2,
+            impl=impl,
         )
         results.append((q, key, value))
     for actual, expected in zip(results[1], results[0], strict=True):

@@ -1,10 +1,13 @@
 """Sampling: the Triton kernels in the interpreter against the definition."""
 
+from typing import Any
+
 import pytest
 import torch
-from drift_kernels import sampling
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from drift_kernels import sampling
 from kernel_cases import assert_drawn_as_defined, sampling_inputs
 
 
@@ -34,7 +37,7 @@ def test_greedy_takes_the_first_of_equal_largest(vocabulary: int) -> None:
         {"top_p_B": 1e-6},
     ],
 )
-def test_filters(changes: dict[str, float]) -> None:
+def test_filters(changes: dict[str, Any]) -> None:
     logits = torch.randn(6, 5000) * 3
     inputs = sampling_inputs(6, **changes)
     assert_drawn_as_defined(logits, inputs, draw(logits, inputs))
