@@ -34,7 +34,7 @@ format: $(VENV)/.dev ## Format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.dev ## Run the benchmarks of this machine's kind and write their results
+bench: $(VENV)/.dev ## Run the benchmarks and write their results, on a machine that does nothing else (ARGS='reuse startup': these)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 requirements: $(VENV)/.tools ## Pin requirements/*.txt again after a change of pyproject.toml (UPGRADE=--upgrade: newest versions)

@@ -1,6 +1,6 @@
 """What the KV cache's bookkeeping costs, in nanoseconds per operation, as JSON.
 
-    python benchmarks/engine/cache.py [--output FILE]
+    python -m benchmarks.engine.cache --json benchmarks/engine/results/cache.json
 
 The operations are the scheduler's: one `reserve` and one `publish` per running request and step, `match` per
 waiting request, `open` and `close` per request, and eviction where the pool is full. Each number is the median of

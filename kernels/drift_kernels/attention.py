@@ -1,4 +1,4 @@
-"""Causal attention over the paged KV cache, for prompts (`prefill`) and for one new token per sequence (`decode`).
+"""Causal attention over the paged KV cache: for prompts (`prefill`), for one new token per sequence (`decode`).
 
 Keys and values were written to the pages by `rotary.rotate_and_store`, those of this step included; a cached
 prefix is pages that were already there. Page numbers of a sequence stand in its row of the page table, in
@@ -198,9 +198,7 @@ def _library_prefill(
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    assert q_TNH.is_cuda and q_TNH.dtype in (torch.float16, torch.bfloat16), (
-        "flash attention: CUDA, half precision"
-    )
+    assert q_TNH.dtype in (torch.float16, torch.bfloat16), f"flash attention takes no {q_TNH.dtype}"
     tokens, slots = q_TNH.shape[0], key_PKSH.shape[2]
     # Row t of sequence b is position t - query_starts[b]: without a cached prefix, queries and context
     # coincide.

@@ -1,4 +1,4 @@
-"""What a launcher promises its kernel about a tensor, stated once: a broken promise is a traceback, not a GPU fault."""
+"""What a launcher promises its kernel about a tensor: a broken promise is a traceback, not a GPU fault."""
 
 import torch
 

@@ -1,9 +1,8 @@
 """The CPU's implementations behind the launchers: fast, and bit for bit the same row whatever it is computed with.
 
 A row's float32 result must not depend on the batch around it, on how a prompt was cut into chunks, or on where its
-pages lie: then fused, chunked, preempted, resumed and prefix-reused runs give identical tokens. Matrix libraries don't
-promise that, but they keep it inside bounds that were measured and that `tests/kernels/test_cpu.py` checks again on
-every machine:
+pages lie: then fused, chunked, preempted, resumed and prefix-reused runs give identical tokens. Matrix libraries do
+not promise that, but they keep it inside bounds that were measured and that the tests check again on every machine:
 
 - A product's row is the same for every number of rows that is a multiple of ROWS. Rows are padded up to that.
 - A product's element is the same for every number of columns. Scores are therefore taken over a whole context.
@@ -15,21 +14,31 @@ T packed tokens, B sequences, N query heads, K kv heads, H head dim, P pages, S 
 X sequences * kv heads, R query rows per kv head, C context padded to whole blocks, I input and O output features.
 """
 
+import threading
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 ROWS = 4
-"""Measured with torch 2.11 and MKL 2024.2 on an AMD EPYC (Zen 4), 2026-11, float32, 1 to 16 threads: rows differ for
-1-3 rows per thread (other kernels: up to 11 rows in all with 2 threads, 27 with 16) and never for multiples of 4."""
+"""Measured with torch 2.11 and MKL 2024.2 on an AMD EPYC (Zen 4), 2026-11, float32, 1 to 16 threads, 16 shapes from
+3 x 8 to 4096 x 6144: a row differs where a thread gets 1-3 rows (up to 11 rows in all with 2 threads, 27 with 16) and
+never for a multiple of 4. Known exception: weights narrower than about 40 outputs under 3 or more threads."""
 
 BLOCK_TOKENS = 64
-GROUP_BYTES = 2 << 20
-TILE_SCORES = 1 << 19
+"""128 is as fast but pads a context of 300 tokens to 384 instead of 320; 32 doubles the calls of a long context."""
 
-_SHORTEST_SHARE = 0.75
-"""Decode rows share a gather while the shortest context is at least this share of the longest, in blocks."""
+GROUP_BYTES = 2 << 20
+"""Keys (and as much in values) that decode rows gather at a time, so that the products find them in the cache. Best of
+0.5, 1, 2, 4 and 8 MiB for 16 rows x 300 tokens, 12 heads x 64: 8 MiB is four times slower."""
+
+TILE_SCORES = 1 << 20
+"""Scores of one kv head's query tile times all heads, 4 MiB. Best of 2^16 to 2^21 for 256-512 queries over 512-2,048
+tokens; 2^18 is 1.5 times slower over 2,048 tokens, 2^21 equal but twice the memory."""
+
+_SHORTEST_SHARE = (
+    0.75  # decode rows share a gather while the shortest context is at least this share of the longest
+)
 
 
 def linear(x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
@@ -54,29 +63,32 @@ def prefill_attention(
     max_context_tokens: int,
     scale: float,
 ) -> torch.Tensor:
-    """See `attention.prefill`: one sequence after the other, its queries in tiles."""
+    """See `attention.prefill`: one sequence after the other, its queries in tiles. The two bounds are not needed."""
     out_TNH = torch.zeros_like(q_TNH)
-    heads, kv_heads = q_TNH.shape[1], key_PKSH.shape[1]
+    heads, head_dim = q_TNH.shape[1:]
+    kv_heads = key_PKSH.shape[1]
+    group = heads // kv_heads
     starts, contexts = query_starts_B1.tolist(), context_lens_B.tolist()
     for b, context in enumerate(contexts):
         start, queries = starts[b], starts[b + 1] - starts[b]
         if queries == 0:
             continue
-        pages_1KM = _pages(page_table_BM[b : b + 1], [context], key_PKSH)
-        k_KCH = _gather(key_PKSH, pages_1KM, context)
-        v_KCH = _gather(value_PKSH, pages_1KM, context)
+        pages_KM = _pages(page_table_BM[b : b + 1], [context], key_PKSH)
+        k_KCH = _gather("key", key_PKSH, pages_KM, context)
+        v_KCH = _gather("value", value_PKSH, pages_KM, context)
         v_KCH[:, context:] = 0
-        tile = max(ROWS, TILE_SCORES // (k_KCH.shape[1] * heads) // ROWS * ROWS)
+        tile = max(ROWS, TILE_SCORES // (k_KCH.shape[1] * heads))
         for first in range(0, queries, tile):
-            last = min(first + tile, queries)
-            seen = context - queries + last  # tokens that the tile's last query sees
+            size = min(tile, queries - first)
+            seen = context - queries + first + size  # tokens that the tile's last query sees
             length = _whole_blocks(seen)
-            q_QNH = q_TNH[start + first : start + last]
-            limits_1R = torch.arange(seen - (last - first) + 1, seen + 1).repeat_interleave(heads // kv_heads)[None]
-            rows_KRH = q_QNH.unflatten(1, (kv_heads, -1)).transpose(0, 1).flatten(1, 2)
-            out_KRH = _attend(rows_KRH, k_KCH[:, :length], v_KCH[:, :length], limits_1R, scale)
-            out_QNH = out_KRH.unflatten(1, (last - first, -1)).transpose(0, 1).flatten(1, 2)
-            out_TNH[start + first : start + last] = out_QNH
+            rows = slice(start + first, start + first + size)
+            q_KQGH = q_TNH[rows].view(size, kv_heads, group, head_dim).transpose(0, 1)
+            q_KRH = q_KQGH.reshape(kv_heads, size * group, head_dim)
+            limits_1R = torch.arange(seen - size + 1, seen + 1).repeat_interleave(group)[None]
+            out_KRH = _attend(q_KRH, k_KCH[:, :length], v_KCH[:, :length], limits_1R, seen - size + 1, scale)
+            out_QKGH = out_KRH.reshape(kv_heads, size, group, head_dim).transpose(0, 1)
+            out_TNH[rows] = out_QKGH.reshape(size, heads, head_dim)
     return out_TNH
 
 
@@ -92,34 +104,35 @@ def decode_attention(
 ) -> torch.Tensor:
     """See `attention.decode`: sequences of similar length together, as many as stay in the cache."""
     out_BNH = torch.zeros_like(q_BNH)
-    kv_heads, head_dim = key_PKSH.shape[1], key_PKSH.shape[3]
+    kv_heads, _, head_dim = key_PKSH.shape[1:]
     contexts = context_lens_B.tolist()
-    for members in _groups(contexts, kv_heads * head_dim * 4):
-        rows_b = torch.tensor(members)
+    for members in _groups(contexts, kv_heads * head_dim * torch.float32.itemsize):
+        rows_B = torch.tensor(members)
         lengths = [contexts[b] for b in members]
-        pages_bKM = _pages(page_table_BM[rows_b], lengths, key_PKSH)
-        k_XCH = _gather(key_PKSH, pages_bKM, lengths[0])
-        v_XCH = _gather(value_PKSH, pages_bKM, lengths[0])
-        v_bKCH = v_XCH.unflatten(0, (-1, kv_heads))
-        for v_KCH, length in zip(v_bKCH, lengths, strict=True):
-            v_KCH[:, length:] = 0
-        q_XRH = q_BNH[rows_b].view(len(members) * kv_heads, -1, head_dim)
-        limits_b1 = context_lens_B[rows_b, None]
-        out_BNH[rows_b] = _attend(q_XRH, k_XCH, v_XCH, limits_b1, scale).reshape(len(members), -1, head_dim)
+        pages_XM = _pages(page_table_BM[rows_B], lengths, key_PKSH)
+        k_XCH = _gather("key", key_PKSH, pages_XM, lengths[0])
+        v_XCH = _gather("value", value_PKSH, pages_XM, lengths[0])
+        for i, length in enumerate(lengths):
+            v_XCH[i * kv_heads : (i + 1) * kv_heads, length:] = 0
+        q_XRH = q_BNH[rows_B].view(len(members) * kv_heads, -1, head_dim)
+        limits_B1 = torch.tensor(lengths)[:, None]
+        out_XRH = _attend(q_XRH, k_XCH, v_XCH, limits_B1, lengths[-1], scale)
+        out_BNH[rows_B] = out_XRH.reshape(len(members), -1, head_dim)
     return out_BNH
 
 
 def _groups(contexts: list[int], bytes_per_token: int) -> Iterator[list[int]]:
     """Rows in groups of similar length, longest first; rows without context are in none."""
-    order = sorted((b for b, context in enumerate(contexts) if context), key=lambda b: -contexts[b])
     group: list[int] = []
-    for b in order:
-        if group:
-            longest = _whole_blocks(contexts[group[0]])
-            full = (len(group) + 1) * longest * bytes_per_token > GROUP_BYTES
-            if full or _whole_blocks(contexts[b]) < _SHORTEST_SHARE * longest:
-                yield group
-                group = []
+    longest = 0
+    for b in sorted((b for b, context in enumerate(contexts) if context), key=lambda b: -contexts[b]):
+        padded = _whole_blocks(contexts[b])
+        full = (len(group) + 1) * longest * bytes_per_token > GROUP_BYTES
+        if group and (full or padded < _SHORTEST_SHARE * longest):
+            yield group
+            group = []
+        if not group:
+            longest = padded
         group.append(b)
     if group:
         yield group
@@ -129,47 +142,76 @@ def _whole_blocks(tokens: int) -> int:
     return -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS
 
 
-def _pages(table_bM: torch.Tensor, lengths: list[int], cache_PKSH: torch.Tensor) -> torch.Tensor:
-    """Where each head's part of each page starts in the cache seen as [P * K] rows: [b, K, pages of the blocks].
+def _pages(table_BM: torch.Tensor, lengths: list[int], cache_PKSH: torch.Tensor) -> torch.Tensor:
+    """[X, M]: where each head's part of each page is in the cache seen as P * K rows, M pages for the whole blocks.
 
-    Pages past a sequence's end repeat its first one: its slots are masked, and finite as its own.
+    Past a sequence's end its first page is repeated: those slots are masked, and as finite as its own.
     """
     kv_heads, slots = cache_PKSH.shape[1:3]
-    columns = -(-_whole_blocks(max(lengths)) // slots)
-    used_b1 = torch.tensor([[-(-length // slots)] for length in lengths])
-    column_M = torch.arange(columns)
-    column_bM = torch.where(column_M < used_b1, column_M, 0)
-    pages_bM = table_bM.long().gather(1, column_bM)
-    return pages_bM[:, None, :] * kv_heads + torch.arange(kv_heads)[:, None]
+    column_M = torch.arange(-(-_whole_blocks(max(lengths)) // slots))
+    used_B1 = torch.tensor([[-(-length // slots)] for length in lengths])
+    pages_BM = table_BM.long().gather(1, torch.where(column_M < used_B1, column_M, 0))
+    return (pages_BM[:, None, :] * kv_heads + torch.arange(kv_heads)[:, None]).flatten(0, 1)
 
 
-def _gather(cache_PKSH: torch.Tensor, pages_bKM: torch.Tensor, longest: int) -> torch.Tensor:
-    """[b * K, C, H] float32: one copy, in runs of a page's head."""
+class _Workspace(threading.local):
+    """Where keys and values are gathered, per thread and kept: fresh memory costs a page fault for each 4 KiB."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, torch.Tensor] = {}
+
+    def take(self, name: str, elements: int, dtype: torch.dtype) -> torch.Tensor:
+        buffer = self.buffers.get(name)
+        if buffer is None or buffer.numel() < elements or buffer.dtype != dtype:
+            with torch.inference_mode(
+                False
+            ):  # an inference tensor could not be written outside that mode later
+                buffer = torch.empty(elements, dtype=dtype)
+            if buffer.nbytes <= GROUP_BYTES:
+                self.buffers[name] = buffer
+        return buffer[:elements]
+
+
+_workspace = _Workspace()
+
+
+def _gather(name: str, cache_PKSH: torch.Tensor, pages_XM: torch.Tensor, longest: int) -> torch.Tensor:
+    """[X, C, H] float32, valid until the next gather of that name: one copy, in runs of one head of a page."""
     slots, head_dim = cache_PKSH.shape[2:]
-    rows = cache_PKSH.view(-1, slots * head_dim).index_select(0, pages_bKM.flatten())
-    gathered_XCH = rows.view(pages_bKM.shape[0] * pages_bKM.shape[1], -1, head_dim)
-    return gathered_XCH[:, : _whole_blocks(longest)].float()
+    width = slots * head_dim
+    out = _workspace.take(name, pages_XM.numel() * width, cache_PKSH.dtype).view(-1, width)
+    torch.index_select(cache_PKSH.view(-1, width), 0, pages_XM.flatten(), out=out)
+    return out.view(pages_XM.shape[0], -1, head_dim)[:, : _whole_blocks(longest)].float()
 
 
 def _attend(
-    q_XRH: torch.Tensor, k_XCH: torch.Tensor, v_XCH: torch.Tensor, limits_bR: torch.Tensor, scale: float
+    q_XRH: torch.Tensor,
+    k_XCH: torch.Tensor,
+    v_XCH: torch.Tensor,
+    limits_BR: torch.Tensor,
+    shortest: int,
+    scale: float,
 ) -> torch.Tensor:
-    """[X, R, H] in q's dtype. Row r of sequence b sees the first `limits_bR[b, r]` slots (one limit may serve all rows)."""
-    rows = q_XRH.shape[1]
+    """[X, R, H] in q's dtype. Row r of sequence b sees its first `limits_BR[b, r]` slots, at least `shortest`.
+
+    One column of limits serves all rows.
+    """
+    heads, rows, context = q_XRH.shape[0] // limits_BR.shape[0], q_XRH.shape[1], k_XCH.shape[1]
     padding = -rows % ROWS
     scaled_XRH = F.pad(q_XRH.float() * scale, (0, 0, 0, padding))
+    if limits_BR.shape[1] > 1:
+        limits_BR = F.pad(limits_BR, (0, padding), value=shortest)
     scores_XRC = torch.bmm(scaled_XRH, k_XCH.transpose(1, 2))
-    shortest = int(limits_bR.min())
-    if limits_bR.shape[1] > 1:
-        limits_bR = F.pad(limits_bR, (0, padding), value=shortest)
-    hidden_b1RC = (torch.arange(shortest, k_XCH.shape[1]) >= limits_bR[:, :, None]).unsqueeze(1)
-    scores_XRC.unflatten(0, (limits_bR.shape[0], -1))[..., shortest:].masked_fill_(hidden_b1RC, float("-inf"))
-    scores_XRC.sub_(scores_XRC.amax(-1, keepdim=True)).exp_()
-    sums_XRJ = scores_XRC.unflatten(-1, (-1, BLOCK_TOKENS)).sum(-1)
-    out_XRH = torch.bmm(scores_XRC[..., :BLOCK_TOKENS], v_XCH[:, :BLOCK_TOKENS])
+    if shortest < context:
+        hidden_B1RC = (torch.arange(shortest, context) >= limits_BR[:, :, None])[:, None]
+        scores_BKRC = scores_XRC.view(-1, heads, rows + padding, context)
+        scores_BKRC[..., shortest:].masked_fill_(hidden_B1RC, float("-inf"))
+    weights_XRC = scores_XRC.sub_(scores_XRC.amax(-1, keepdim=True)).exp_()
+    sums_XRJ = weights_XRC.view(*weights_XRC.shape[:2], -1, BLOCK_TOKENS).sum(-1)
+    out_XRH = torch.bmm(weights_XRC[..., :BLOCK_TOKENS], v_XCH[:, :BLOCK_TOKENS])
     total_XR = sums_XRJ[..., 0]
     for j in range(1, sums_XRJ.shape[-1]):
         block = slice(j * BLOCK_TOKENS, (j + 1) * BLOCK_TOKENS)
-        out_XRH.baddbmm_(scores_XRC[..., block], v_XCH[:, block])
+        out_XRH.baddbmm_(weights_XRC[..., block], v_XCH[:, block])
         total_XR = total_XR + sums_XRJ[..., j]
     return out_XRH.div_(total_XR.unsqueeze(-1))[:, :rows].to(q_XRH.dtype)

@@ -2,12 +2,13 @@
 
 Every number of a row comes from row-wise operations, so it does not depend on the rows beside it.
 
-B rows, R rows that draw, V vocabulary, C candidates, W mask words.
+B rows, R rows that draw, V vocabulary, C candidates.
 """
 
 import functools
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from drift_kernels import sampling
@@ -36,9 +37,8 @@ def draw(logits_BV: torch.Tensor, inputs: SamplingInputs) -> torch.Tensor:
 
 
 def _rows_of(inputs: SamplingInputs, rows_R: torch.Tensor) -> SamplingInputs:
-    return SamplingInputs(
-        **{k: v[rows_R] if isinstance(v, torch.Tensor) else v for k, v in vars(inputs).items()}
-    )
+    tensors = {name: value for name, value in vars(inputs).items() if isinstance(value, torch.Tensor)}
+    return replace(inputs, **{name: value[rows_R] for name, value in tensors.items()})  # type: ignore[arg-type]
 
 
 def _adjusted(logits_BV: torch.Tensor, inputs: SamplingInputs) -> torch.Tensor:
@@ -56,24 +56,20 @@ def _adjusted(logits_BV: torch.Tensor, inputs: SamplingInputs) -> torch.Tensor:
     asked = _rows_of(inputs, rows_R)
     adjusted_RV = sampling.adjust(logits_BV[rows_R], replace(asked, bitmask_BW=None))
     if asked.bitmask_BW is not None:
-        # A byte of the mask at a time through a table: eight times fewer steps than bit by bit.
-        forbidden_RV = _forbidden_bits()[asked.bitmask_BW.view(torch.uint8).long()].flatten(1)
-        adjusted_RV.masked_fill_(forbidden_RV[:, : logits_BV.shape[1]], float("-inf"))
+        # A byte of the mask at a time through a table, eight times fewer steps than bit by bit.
+        terms_RV = _mask_terms()[asked.bitmask_BW.view(torch.uint8).long()].flatten(1)
+        adjusted_RV.add_(terms_RV[:, : logits_BV.shape[1]])
     adjusted_BV = logits_BV.clone()
     adjusted_BV[rows_R] = adjusted_RV
     return adjusted_BV
 
 
 def _draw(adjusted_RV: torch.Tensor, inputs: SamplingInputs) -> torch.Tensor:
-    tempered_RV = adjusted_RV / inputs.temperature_B.unsqueeze(1)
-    top_k_R, top_p_R, min_p_R = inputs.top_k_B.long(), inputs.top_p_B, inputs.min_p_B
-    tempered_RV = _keep_top_k(tempered_RV, top_k_R)
-    mass_RV = tempered_RV.softmax(dim=-1)
-    if bool((top_p_R < 1).any()):
-        mass_RV = _keep_top_p(mass_RV, top_p_R, candidates=max(NUCLEUS_CANDIDATES, int(top_k_R.max())))
-    if bool((min_p_R > 0).any()):
-        smallest_R1 = tempered_RV.amax(-1, keepdim=True) + min_p_R.log().unsqueeze(1)
-        mass_RV = mass_RV.masked_fill(tempered_RV < smallest_R1, 0.0)
+    mass_RV = (adjusted_RV / inputs.temperature_B.unsqueeze(1)).softmax(dim=-1)
+    filters = zip(inputs.top_k_B.tolist(), inputs.top_p_B.tolist(), inputs.min_p_B.tolist(), strict=True)
+    for mass_V, (top_k, top_p, min_p) in zip(mass_RV, filters, strict=True):
+        if 0 < top_k < len(mass_V) or top_p < 1 or min_p > 0:
+            _filter(mass_V, top_k, top_p, min_p)
     cumulative_RV = mass_RV.cumsum(-1)
     total_R1 = cumulative_RV[:, -1:].contiguous()
     target_R1 = inputs.uniform_B.unsqueeze(1) * total_R1
@@ -83,34 +79,33 @@ def _draw(adjusted_RV: torch.Tensor, inputs: SamplingInputs) -> torch.Tensor:
     return torch.minimum(drawn_R1, last_R1).squeeze(1)
 
 
-def _keep_top_k(tempered_RV: torch.Tensor, top_k_R: torch.Tensor) -> torch.Tensor:
-    limited_R = (top_k_R > 0) & (top_k_R < tempered_RV.shape[1])
-    if not limited_R.any():
-        return tempered_RV
-    candidates_RC = tempered_RV.topk(int(top_k_R[limited_R].max()), dim=-1).values
-    smallest_R1 = candidates_RC.gather(1, torch.where(limited_R, top_k_R - 1, 0).unsqueeze(1))
-    smallest_R1.masked_fill_(~limited_R.unsqueeze(1), float("-inf"))
-    return tempered_RV.masked_fill(tempered_RV < smallest_R1, float("-inf"))
+def _filter(mass_V: torch.Tensor, top_k: int, top_p: float, min_p: float) -> None:
+    """Takes the mass of the tokens that the filters drop, in place. What they keep keeps its mass unscaled."""
+    vocabulary = len(mass_V)
+    limited = 0 < top_k < vocabulary
+    wanted = max(top_k if limited else 1, NUCLEUS_CANDIDATES if top_p < 1 else 1)
+    likeliest_C = mass_V.topk(min(wanted, vocabulary)).values
+    if limited:
+        _drop_below(mass_V, likeliest_C[top_k - 1])
+        likeliest_C = likeliest_C[:top_k]
+    if top_p < 1:
+        bound = top_p * mass_V.sum()
+        if not limited and likeliest_C.sum() < bound:
+            # numpy's sort is vectorised and torch's is not: 1.2 against 5 ms for 32,000 (one EPYC core).
+            likeliest_C = torch.from_numpy(np.sort(mass_V.numpy())).flip(0)
+        inside = int(((likeliest_C.cumsum(0) - likeliest_C) < bound).sum())
+        _drop_below(mass_V, likeliest_C[max(0, inside - 1)])
+    if min_p > 0:
+        _drop_below(mass_V, likeliest_C[0] * min_p)
 
 
-def _keep_top_p(mass_RV: torch.Tensor, top_p_R: torch.Tensor, candidates: int) -> torch.Tensor:
-    """`mass_RV` (rows of sum 1) with everything outside the nucleus set to zero."""
-    candidates = min(candidates, mass_RV.shape[1])
-    mass_RC = mass_RV.topk(candidates, dim=-1).values
-    likelier_RC = mass_RC.cumsum(-1) - mass_RC
-    inside_RC = likelier_RC < top_p_R.unsqueeze(1)
-    smallest_R = mass_RC.gather(1, inside_RC.sum(-1, keepdim=True).sub_(1).clamp_(min=0)).squeeze(1)
-    smallest_R.masked_fill_(top_p_R >= 1, 0.0)
-    if candidates < mass_RV.shape[1]:
-        wide_R = inside_RC[:, -1] & (top_p_R < 1) & (mass_RC[:, -1] > 0)
-        for r in wide_R.nonzero().squeeze(1).tolist():
-            ordered_V = mass_RV[r].sort(descending=True).values
-            inside_V = (ordered_V.cumsum(0) - ordered_V) < top_p_R[r]
-            smallest_R[r] = ordered_V[int(inside_V.sum()) - 1]
-    return mass_RV.masked_fill(mass_RV < smallest_R.unsqueeze(1), 0.0)
+def _drop_below(mass_V: torch.Tensor, edge: torch.Tensor) -> None:
+    """Mass below `edge` becomes zero. (masked_fill_ is not vectorised: 270 against 5 us for 32,000.)"""
+    torch.threshold_(mass_V, float(edge.nextafter(torch.tensor(-1.0))), 0.0)
 
 
 @functools.cache
-def _forbidden_bits() -> torch.Tensor:
-    """Row `byte` says for each of its bits, lowest first, whether it is clear: [256, 8] bool."""
-    return (torch.arange(256).unsqueeze(1) >> torch.arange(8) & 1) == 0
+def _mask_terms() -> torch.Tensor:
+    """Row `byte` says for each of its bits, lowest first, what its logit gets: 0 if set, else minus infinity."""
+    allowed = torch.arange(256).unsqueeze(1) >> torch.arange(8) & 1
+    return torch.where(allowed == 1, 0.0, float("-inf"))

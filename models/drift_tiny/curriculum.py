@@ -31,12 +31,12 @@ EARLY_SHARES = {
 
 LATE_SHARES = {
     "induction": 0.01,
-    "copying": 0.11,
-    "recall": 0.41,
-    "arithmetic": 0.16,
-    "facts": 0.19,
+    "copying": 0.09,
+    "recall": 0.39,
+    "arithmetic": 0.15,
+    "facts": 0.22,
     "chat": 0.04,
-    "tools": 0.05,
+    "tools": 0.07,
     "lists": 0.03,
 }
 

@@ -180,11 +180,17 @@ def lists(rng: random.Random) -> Sample:
     items = rng.sample(words.NOUNS, rng.randint(3, 9))
     listing = ", ".join(items)
     if form == 1:
-        return ask("lists", f"What is the first word of this list: {listing}?", items[0])
-    if form == 2:
-        return ask("lists", f"What is the last word of this list: {listing}?", items[-1])
-    index = rng.randrange(len(items) - 1)
-    return ask("lists", f"Which word comes after {items[index]} in this list: {listing}?", items[index + 1])
+        question, answer = (
+            f"What is the first word of this list: {listing}?",
+            f"The first word is {items[0]}.",
+        )
+    elif form == 2:
+        question, answer = f"What is the last word of this list: {listing}?", f"The last word is {items[-1]}."
+    else:
+        index = rng.randrange(len(items) - 1)
+        question = f"Which word comes after {items[index]} in this list: {listing}?"
+        answer = f"After {items[index]} comes {items[index + 1]}."
+    return ask("lists", question, answer)
 
 
 # Recall -------------------------------------------------------------------------------------------

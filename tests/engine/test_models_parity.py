@@ -6,13 +6,13 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import paged_runs
 import pytest
-import random_checkpoints
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import paged_runs
+import random_checkpoints
 from drift_engine import models
 
 ROPES: dict[str, dict[str, Any]] = {
@@ -26,7 +26,12 @@ ROPES: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 64,
         "rope_theta": 10000.0,
     },
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0},
+    "yarn": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "rope_theta": 10000.0,
+    },
     "yarn-tuned": {
         "rope_type": "yarn",
         "factor": 4.0,

@@ -18,7 +18,9 @@ MESSAGES = [
     {
         "role": "assistant",
         "content": "",
-        "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Zürich"}}}],
+        "tool_calls": [
+            {"type": "function", "function": {"name": "weather", "arguments": {"city": "Zürich"}}}
+        ],
     },
     {"role": "tool", "content": "sunny"},
 ]

@@ -27,7 +27,7 @@ from drift_engine import wire
 
 EOS = 2
 PAGE_TOKENS = 16
-CONTEXT_TOKENS = 512
+CONTEXT_TOKENS = 2048
 
 ANSWER = "Hello from Drift! 你好 🙂 the lazy dog."
 

@@ -32,9 +32,7 @@ class Reply:
         return error
 
 
-def call(
-    url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> Reply:
+def call(url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
     """`body` is sent as it is when it is bytes, else as JSON."""
     parts = urllib.parse.urlsplit(url)
     assert parts.hostname is not None
@@ -64,6 +62,8 @@ def metric(url: str, name: str, **labels: str) -> float:
     """The value of one sample of /metrics; 0 when it is not there."""
     for line in get(url, "/metrics").raw.decode().splitlines():
         head, _, value = line.rpartition(" ")
-        if head.partition("{")[0] == name and all(f'{key}="{found}"' in head for key, found in labels.items()):
+        if head.partition("{")[0] == name and all(
+            f'{key}="{found}"' in head for key, found in labels.items()
+        ):
             return float(value)
     return 0.0

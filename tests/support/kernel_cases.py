@@ -1,4 +1,4 @@
-"""Random inputs for Drift's kernels: ragged sequences over scattered pages, sampling rows. Used by tests and benchmarks.
+"""Random inputs for Drift's kernels, for tests and benchmarks: ragged sequences over scattered pages, sampling rows.
 
 B sequences, T packed tokens, N query heads, K kv heads, H head dim, P pages, S slots per page, M pages per
 sequence.
@@ -137,7 +137,7 @@ def sampling_inputs(rows: int, *, device: str = "cpu", seed: int = 0, **changes:
 def assert_drawn_as_defined(
     logits_BV: torch.Tensor, inputs: SamplingInputs, token_ids_B: torch.Tensor
 ) -> None:
-    """Every drawn token is the definition's, or one whose interval of the uniform starts or ends within rounding of it.
+    """Every drawn token is the definition's, or one whose interval begins or ends within rounding of the uniform.
 
     The definition is `sampling.reference` in float64; an implementation in float32 may fall on the other side
     of an edge (of a filter's threshold, or between two tokens) that lies within a few roundings of the exact

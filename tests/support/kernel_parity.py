@@ -1,7 +1,7 @@
 """Every implementation of every launcher against its reference, on any device: used on real GPUs.
 
-On a CPU the same code compares the CPU's implementations. Each comparison is a plain dict with `ok`, the largest error
-and the tolerance of the dtype; an implementation that fails leaves its error instead.
+On a CPU the same code compares the CPU's implementations. Each comparison is a plain dict with `ok`, the largest
+error and the tolerance of the dtype; an implementation that fails leaves its error instead.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What the Triton kernels need of a GPU, found without one: every launch of the public launchers compiled ahead of time.
+"""What the Triton kernels need of a GPU, found without one: the launchers' launches, compiled ahead of time.
 
 The launchers run on tensors without storage, their launches are recorded instead of run, and each is compiled
 for the architectures that Drift supports, with the very options of the launch. Run as a script, it rewrites

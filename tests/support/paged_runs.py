@@ -50,7 +50,9 @@ class PagedRun:
         start = 0
         for stop in [*cuts, self.model.config.num_layers]:
             if stop > start:
-                x_TE, residual_TE = self.model.layers(x_TE, residual_TE, inputs, self.kv, start, stop, lane_sms=1)
+                x_TE, residual_TE = self.model.layers(
+                    x_TE, residual_TE, inputs, self.kv, start, stop, lane_sms=1
+                )
             start = stop
         return self.model.logits(x_TE, residual_TE, rows_B, lane_sms=1)
 

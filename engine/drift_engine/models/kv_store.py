@@ -1,4 +1,4 @@
-"""The paged KV store: one tensor of keys and one of values per layer. `drift_engine.cache` decides who owns a page."""
+"""The paged KV store: a tensor of keys and one of values per layer. `drift_engine.cache` decides who owns a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drift_engine.models.config import ModelConfig
 
 @dataclass(frozen=True)
 class KvStore:
-    """Page p of layer l is `key[l][p]` and `value[l][p]`, each [K, S, H]. Zero at first, so masked reads are finite."""
+    """Page p of layer l is `key[l][p]` and `value[l][p]`, each [K, S, H]. Zero at first: masked reads are finite."""
 
     key: tuple[torch.Tensor, ...]
     value: tuple[torch.Tensor, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -133,7 +134,7 @@ def _fill(config: ModelConfig, weights: Weights, files: list[Path], progress: Pr
         raise ModelError(f"{files[0].parent}: tensor {next(iter(missing))}{more} is missing from the weights")
 
 
-def _copy(path: Path, name: str, file: safe_open, view: torch.Tensor) -> None:
+def _copy(path: Path, name: str, file: Any, view: torch.Tensor) -> None:
     header = file.get_slice(name)
     if header.get_dtype() not in _FILE_DTYPES:
         raise ModelError(

@@ -6,7 +6,9 @@ from drift_engine.errors import ModelError
 from drift_engine.models import llama, mistral, qwen2, qwen3
 from drift_engine.models.family import Family
 
-FAMILIES = {module.FAMILY.architecture: module.FAMILY for module in (llama, qwen2, qwen3, mistral)}
+FAMILIES: dict[str, Family] = {
+    family.architecture: family for family in (llama.FAMILY, qwen2.FAMILY, qwen3.FAMILY, mistral.FAMILY)
+}
 
 
 def find(architecture: str) -> Family:

@@ -57,13 +57,13 @@ def read(config: Fields, max_positions: int) -> Rope:
     if section is None or not section.values:
         section = config.section("rope_scaling")
     outer_theta = config.number("rope_theta", DEFAULT_THETA)
+    for holder in (config, section):
+        if holder is not None and holder.number("partial_rotary_factor", 1.0) != 1.0:
+            raise holder.error("partial_rotary_factor", "only 1.0 is supported")
     if section is None or not section.values:
         return Rope(outer_theta)
     if any(isinstance(value, dict) for value in section.values.values()):
         raise config.error("rope_parameters", "parameters per layer type are not supported")
-    for holder in (config, section):
-        if holder.number("partial_rotary_factor", 1.0) != 1.0:
-            raise holder.error("partial_rotary_factor", "only 1.0 is supported")
     kind = section.text("rope_type", section.text("type", "default"))
     theta = section.number("rope_theta", outer_theta)
     original = config.integer(

@@ -108,6 +108,9 @@ def _layer_views(config: ModelConfig, layer: LayerWeights) -> Iterator[tuple[str
 def _parts(
     block: str, projections: tuple[str, ...], sizes: tuple[int, ...], packed: torch.Tensor | None, kind: str
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    if packed is not None:
-        for projection, part in zip(projections, packed.split(sizes), strict=True):
-            yield f"{block}.{projection}_proj.{kind}", part
+    if packed is None:
+        return
+    start = 0
+    for projection, size in zip(projections, sizes, strict=True):
+        yield f"{block}.{projection}_proj.{kind}", packed[start : start + size]
+        start += size

@@ -1,0 +1,86 @@
+"""The engine's core over any device, in this process: its loop with a mailbox in place of the socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.engine.local_core import Mailbox
+
+from drift_engine import wire
+from drift_engine.cache import KvCache
+from drift_engine.core.grammars import Grammars
+from drift_engine.core.loop import Core, CoreLimits
+from drift_engine.devices.base import Device
+from drift_engine.devices.runner import Runner
+
+RUN_TIMEOUT_S = 100.0
+"""Many times what a batch of requests needs; a core that does not finish is a failed step."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One step of the core in which a pass ended."""
+
+    wall_s: float
+    forward_s: float
+    tokens: int
+    running: int
+
+
+class LocalCore:
+    """`run` answers requests; `turns` goes through them step by step."""
+
+    def __init__(
+        self, runner: Runner, device: Device, *, max_running: int, chunk_tokens: int | None = None
+    ) -> None:
+        config, kv = runner.model.config, runner.kv
+        self.mailbox = Mailbox()
+        self.answers: dict[str, list[int]] = {}
+        self._core = Core(
+            device,
+            KvCache(kv.pages, kv.page_tokens),
+            self.mailbox,
+            Grammars(Path(), config.vocab_size, config.eos_token_ids),  # no request asks for one
+            wire.Mode.FUSED,
+            CoreLimits(
+                max_running=max_running,
+                max_model_len_tokens=min(runner.model.max_context_tokens, kv.pages * kv.page_tokens),
+                max_step_tokens=2048,
+                chunk_tokens=chunk_tokens,
+                tbt_target_s=0.05,
+                eos_token_ids=frozenset(config.eos_token_ids),
+            ),
+        )
+
+    def turns(self, requests: dict[str, tuple[list[int], wire.Sampling]]) -> Iterator[Turn]:
+        """All requests at once, until the last token."""
+        for request_id, (token_ids, sampling) in requests.items():
+            self.answers[request_id] = []
+            self.mailbox.inbox.append(wire.Submit(request_id, token_ids, sampling, time.monotonic()))
+        open_requests = len(requests)
+        deadline_s = time.monotonic() + RUN_TIMEOUT_S
+        forward_s = self.mailbox.stats.forward_s_total if self.mailbox.stats is not None else 0.0
+        steps = self.mailbox.stats.steps_total if self.mailbox.stats is not None else 0
+        start_s = time.perf_counter()
+        while open_requests:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{open_requests} requests did not end within {RUN_TIMEOUT_S:.0f} s")
+            self._core.step()
+            outputs, self.mailbox.outputs = self.mailbox.outputs, []
+            for output in outputs:
+                assert output.error is None, output.error
+                self.answers[output.request_id].extend(output.token_ids)
+                open_requests -= output.finish is not None
+            stats = self.mailbox.stats
+            if stats is not None and stats.steps_total > steps:
+                now_s = time.perf_counter()
+                yield Turn(now_s - start_s, stats.forward_s_total - forward_s, len(outputs), stats.running)
+                start_s, forward_s, steps = time.perf_counter(), stats.forward_s_total, stats.steps_total
+
+    def run(self, requests: dict[str, tuple[list[int], wire.Sampling]]) -> dict[str, list[int]]:
+        for _ in self.turns(requests):
+            pass
+        return {request_id: self.answers.pop(request_id) for request_id in requests}

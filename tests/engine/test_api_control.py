@@ -1,0 +1,138 @@
+"""The control port: token, report, drain, flush, and the log of the prefix cache."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import api_node
+import http_calls
+import msgspec
+import pytest
+
+from drift_engine import wire
+from drift_engine.api.kv_events import Gone, KvLog
+
+TOKEN = {"x-drift-token": api_node.CONTROL_TOKEN}
+CHAT: Any = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.fixture
+def node() -> Iterator[api_node.ApiNode]:
+    with api_node.node() as running:
+        yield running
+
+
+def stored(sequence: int, blocks: list[int], parent: int | None) -> wire.KvEvents:
+    return wire.KvEvents(sequence, [wire.Stored(blocks, parent, list(range(16 * len(blocks))), 16)])
+
+
+def test_everything_needs_the_token(node: api_node.ApiNode) -> None:
+    paths = [
+        ("GET", "/control/v1/report"),
+        ("POST", "/control/v1/drain"),
+        ("POST", "/control/v1/flush"),
+        ("GET", "/kv/v1/events"),
+        ("GET", "/kv/v1/state"),
+    ]
+    for method, path in paths:
+        for headers in ({}, {"x-drift-token": "wrong"}, {"authorization": "Bearer wrong"}):
+            reply = http_calls.call(node.control_url, method, path, headers=headers)
+            assert (reply.status, reply.error["code"]) == (401, "invalid_control_token")
+        assert http_calls.call(node.url, method, path, headers=TOKEN).status == 404, "not on the public port"
+    assert node.context.health.draining is False
+    bearer = {"authorization": f"Bearer {api_node.CONTROL_TOKEN}"}
+    assert http_calls.get(node.control_url, "/control/v1/report", bearer).status == 200
+
+
+def test_report(node: api_node.ApiNode) -> None:
+    http_calls.post(node.url, "/v1/chat/completions", CHAT)
+    raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
+    report = msgspec.json.decode(raw, type=wire.Report)
+    assert (report.node, report.model, report.ready, report.draining) == ("node-0", "small", True, False)
+    assert (report.in_flight, report.running, report.kv_pages_total) == (0, 0, 1024)
+    assert report.tbt_p50_ms > 0
+    with node.stalled():
+        asking = threading.Thread(target=http_calls.post, args=(node.url, "/v1/chat/completions", CHAT))
+        asking.start()
+        node.until(lambda: bool(node.core.running))
+        raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
+        assert msgspec.json.decode(raw, type=wire.Report).in_flight == 1
+    asking.join(10)
+
+
+def test_drain_waits_for_those_in_flight(node: api_node.ApiNode) -> None:
+    replies: list[http_calls.Reply] = []
+    asking = threading.Thread(
+        target=lambda: replies.append(http_calls.post(node.url, "/v1/chat/completions", CHAT))
+    )
+    with node.stalled():
+        asking.start()
+        node.until(lambda: bool(node.core.running))
+        found = http_calls.post(node.control_url, "/control/v1/drain", {"timeout_s": 0.05}, TOKEN).json
+        assert (found["drained"], found["in_flight"], found["finished"]) == (False, 1, 0)
+        assert http_calls.get(node.url, "/readyz").status == 503
+        assert http_calls.post(node.url, "/v1/chat/completions", CHAT).status == 503
+    found = http_calls.post(node.control_url, "/control/v1/drain", None, TOKEN).json
+    assert (found["drained"], found["in_flight"]) == (True, 0)
+    asking.join(10)
+    assert [reply.status for reply in replies] == [200]
+    bad = http_calls.post(node.control_url, "/control/v1/drain", {"timeout_s": -1}, TOKEN)
+    assert (bad.status, bad.error["param"]) == (400, "timeout_s")
+
+
+def test_flush(node: api_node.ApiNode) -> None:
+    assert http_calls.post(node.control_url, "/control/v1/flush", None, TOKEN).status == 200
+    node.until(lambda: node.core.flushes == 1)
+
+
+def test_events_are_followed_from_a_number(node: api_node.ApiNode) -> None:
+    first = stored(1, [11, 12], None)
+    node.call(lambda: node.core.send(first))
+    node.call(lambda: node.core.send(wire.KvEvents(2, [wire.Removed([12]), wire.Cleared()])))
+    host, port = node.control_url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection.request("GET", "/kv/v1/events?after=0", headers=TOKEN)
+    response = connection.getresponse()
+    lines = [json.loads(response.readline()) for _ in range(3)]
+    assert [line["sequence"] for line in lines] == [1, 2, 3]
+    assert [line["type"] for line in lines] == ["Stored", "Removed", "Cleared"]
+    assert (lines[0]["block_hashes"], lines[0]["parent_hash"]) == ([11, 12], None)
+    node.call(lambda: node.core.send(stored(4, [13], None)))
+    assert json.loads(response.readline())["sequence"] == 4
+    connection.close()
+    state = http_calls.get(node.control_url, "/kv/v1/state", TOKEN).json
+    assert state == {"sequence": 4, "page_tokens": 16, "blocks": [[13, None]]}
+
+
+def test_what_the_log_forgot_is_gone(node: api_node.ApiNode) -> None:
+    for sequence in range(1, 100):
+        node.call(
+            lambda sequence=sequence: node.core.send(stored(sequence, [sequence], sequence - 1 or None))
+        )
+    node.call(lambda: node.core.send(wire.KvEvents(100, [])))
+    assert http_calls.get(node.control_url, "/kv/v1/events?after=3", TOKEN).status == 410
+    assert http_calls.get(node.control_url, "/kv/v1/events?after=5000", TOKEN).status == 410
+    bad = http_calls.get(node.control_url, "/kv/v1/events?after=x", TOKEN)
+    assert bad.status == 400
+    blocks = http_calls.get(node.control_url, "/kv/v1/state", TOKEN).json["blocks"]
+    assert blocks == [[each, each - 1 or None] for each in range(1, 100)]
+
+
+def test_the_log_alone() -> None:
+    log = KvLog(limit=3)
+    assert log.after(0) == []
+    log.add(stored(1, [1, 2], None))
+    log.add(stored(2, [3], 2))
+    log.add(stored(3, [1, 2], None))  # seen again: parents still come first
+    log.add(wire.KvEvents(4, [wire.Removed([3])]))
+    assert log.state()["blocks"] == [[1, None], [2, 1]]
+    assert [event["sequence"] for event in log.after(2)] == [3, 4]
+    assert log.after(4) == []
+    with pytest.raises(Gone):
+        log.after(0)
+    with pytest.raises(Gone):
+        log.after(5)
