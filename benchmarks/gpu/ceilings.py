@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from benchmarks.gpu.reports import Report
 
+from drift_kernels import norms
+
 
 def run(report: Report, *, dry_run: bool) -> None:
     device = torch.device("cpu" if dry_run else "cuda")
@@ -21,7 +23,14 @@ def run(report: Report, *, dry_run: bool) -> None:
     for size in (1 << 10, 1 << 16, 1 << 20) if dry_run else (1 << 10, 1 << 16, 1 << 20, 1 << 28):
         report.add("host_copies", _host_copies(device, size))
     small = torch.ones(1024, device=device)
-    report.set("launch_us", _host_us(lambda: small.add_(1)))
+    rows, weight = small.view(1, -1), small.clone()
+    report.set(
+        "launch_us",
+        {
+            "torch": _host_us(lambda: small.add_(1)),
+            "launcher": _host_us(lambda: norms.add_rms_norm(rows, rows, weight, 1e-5, lane_sms=1)),
+        },
+    )
     report.set("sleep_20us_takes_us", _host_us(lambda: time.sleep(20e-6)))
 
 

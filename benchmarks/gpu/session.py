@@ -45,8 +45,8 @@ class Step:
 # two is compiling. Estimates, not yet measured.
 STEPS = (
     Step("machine", 60, "benchmarks.gpu.ceilings"),
-    Step("parity", 150, "benchmarks.gpu.kernel_steps", "parity"),
-    Step("tokens", 90, "benchmarks.gpu.tokens"),
+    Step("parity", 200, "benchmarks.gpu.kernel_steps", "parity"),
+    Step("tokens", 120, "benchmarks.gpu.tokens"),
     Step("decode", 150, "benchmarks.gpu.passes", "decode"),
     Step("prefill", 120, "benchmarks.gpu.passes", "prefill"),
     Step("serving", 120, "benchmarks.gpu.serving"),

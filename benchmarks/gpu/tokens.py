@@ -2,7 +2,7 @@
 
 Small random models with equal weights answer the same requests on the CPU and on the GPU in float32, chunked, with
 reused prefixes, greedy and seeded, eager and through graphs: the tokens must be equal. In bfloat16 the logits of one
-prompt must lie within the roundings of bfloat16.
+prompt must be as near to the exact ones as the CPU's are.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ SHAPES: dict[str, ModelConfig] = {
 WEIGHT_SCALE = 5.0
 """On the usual 0.02: tiny models' greedy text then varies, so that a wrong rotation or bias shows."""
 
-MAX_BF16_ERROR = 0.03
-"""Relative error of the logits vector: bfloat16 keeps 8 bits (0.4 %), some dozen roundings one after the other."""
+MAX_BF16_RATIO = 1.5
+"""Between the logits' errors in bfloat16 on the GPU and on the CPU (1 to 4 % here, the scaled weights amplify each
+rounding): both round at the same places, so that only the luck of the roundings may differ."""
 
 PAGES = 160
 
 
 def run(report: Report, *, dry_run: bool) -> None:
-    gpu = torch.device("cpu" if dry_run else "cuda")
+    cpu, gpu = torch.device("cpu"), torch.device("cpu" if dry_run else "cuda")
     torch.backends.cuda.matmul.allow_tf32 = False
     for name, config in list(SHAPES.items())[: 1 if dry_run else None]:
-        model = models.random(config, torch.device("cpu"), torch.float32)
+        model = models.random(config, cpu, torch.float32)
         for key, view in weights.views(config, model.weights):
             if not key.endswith("norm.weight"):
                 view.mul_(WEIGHT_SCALE)
@@ -60,13 +61,14 @@ def run(report: Report, *, dry_run: bool) -> None:
             found = _answers(_copied(model, gpu, torch.float32), new_tokens, on_cpu=False, graphs=graphs)
             wrong = sorted(request for request in expected if found[request] != expected[request])
             report.add("float32", {"shape": name, "graphs": graphs, "ok": not wrong, "wrong": wrong})
-        rounded = _copied(_copied(model, gpu, torch.bfloat16), torch.device("cpu"), torch.float32)
-        exact = _logits(rounded)
-        if not dry_run:
-            error = (_logits(_copied(model, gpu, torch.bfloat16)) - exact).norm() / exact.norm()
-            report.add(
-                "bfloat16", {"shape": name, "error": float(error), "ok": float(error) < MAX_BF16_ERROR}
-            )
+        rounded = _copied(model, cpu, torch.bfloat16)
+        exact = _logits(_copied(rounded, cpu, torch.float32))
+        cpu_error, error = (
+            float((_logits(_copied(rounded, device, torch.bfloat16)) - exact).norm() / exact.norm())
+            for device in (cpu, gpu)
+        )
+        row = {"shape": name, "error": error, "cpu_error": cpu_error}
+        report.add("bfloat16", row | {"ok": error <= MAX_BF16_RATIO * cpu_error})
 
 
 def _copied(model: Transformer, device: torch.device, dtype: torch.dtype) -> Transformer:

@@ -4,7 +4,6 @@ T packed tokens, F MLP width.
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from drift_kernels import contracts, dispatch
 
@@ -23,6 +22,12 @@ def swiglu(gate_up_T2F: torch.Tensor, *, lane_sms: int, impl: str = "auto") -> t
 
 
 def reference(gate_up_T2F: torch.Tensor) -> torch.Tensor:
-    """The definition; also what runs on a CPU."""
+    """The definition; also what runs on a CPU.
+
+    Not `F.silu`: where it splits its work between threads depends on the number of rows, and it computes the end of
+    each thread's share by another exponential, so that a row would depend on the batch around it.
+    """
     gate_TF, up_TF = gate_up_T2F.chunk(2, dim=-1)
-    return F.silu(gate_TF.float()).mul_(up_TF).to(gate_up_T2F.dtype)
+    gate_TF = gate_TF.float()
+    divisor_TF = torch.neg(gate_TF).exp_().add_(1)
+    return torch.div(gate_TF, divisor_TF, out=divisor_TF).mul_(up_TF).to(gate_up_T2F.dtype)

@@ -59,7 +59,11 @@ def sequence_of_tile(starts_ptr, tile, sequences, QUERIES: tl.constexpr):
     return low
 
 
-@triton.jit(do_not_specialize=["sequences", "tile_count", "pages_per_sequence"])
+@triton.jit(
+    do_not_specialize=["sequences", "tile_count", "pages_per_sequence"],
+    # In a mixed pass these are slices that start anywhere: no variant may depend on their alignment.
+    do_not_specialize_on_alignment=["context_lens_ptr", "page_table_ptr"],
+)
 def prefill_kernel(
     q_ptr,
     key_ptr,

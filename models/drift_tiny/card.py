@@ -55,7 +55,7 @@ matrices, AdamW for the embedding and the norms, bfloat16 arithmetic over float3
     {command}
 
 The run is bounded by wall-clock time, so another machine gives other weights; data, order and initial
-weights follow the seed.
+weights follow the seed.{note}
 """
 
 EVALUATION = """
@@ -108,7 +108,8 @@ def render(checkpoint: Path) -> str:
         context=config["max_position_embeddings"],
         vocabulary=config["vocab_size"],
     )
-    trained = TRAINING.format(**{**training, "tokens": training["tokens"] / 1e6})
+    note = f" {training['note']}" if training.get("note") else ""
+    trained = TRAINING.format(**{**training, "tokens": training["tokens"] / 1e6, "note": note})
     measured = EVALUATION.format(
         date=evaluation["date"],
         torch=evaluation["versions"]["torch"],

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import api_node
-import fake_core
-import http_calls
 import llguidance
 import openai
 import pytest
-import small_tokenizers
 
+import api_node
+import fake_core
+import http_calls
+import small_tokenizers
 from drift_engine import wire
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
@@ -176,15 +176,9 @@ def test_calls_go_back_to_the_model(node: api_node.ApiNode, client: openai.OpenA
     message = client.chat.completions.create(model="small", messages=HELLO, tools=TOOLS).choices[0].message
     calls: Any = message.tool_calls
     node.answer("Sunny.")
-    answer = client.chat.completions.create(
-        model="small",
-        messages=[
-            *HELLO,
-            message.model_dump(),
-            {"role": "tool", "tool_call_id": calls[0].id, "content": "sun"},
-        ],
-        tools=TOOLS,
-    )
+    result = {"role": "tool", "tool_call_id": calls[0].id, "content": "sun"}
+    messages: Any = [*HELLO, message.model_dump(), result]
+    answer = client.chat.completions.create(model="small", messages=messages, tools=TOOLS)
     assert answer.choices[0].message.content == "Sunny."
     assert CALL + "<|im_end|>" in prompt(node)
     assert "<tool_response>\nsun\n</tool_response>" in prompt(node)
@@ -319,7 +313,10 @@ def test_refusals(node: api_node.ApiNode, fields: dict[str, Any], param: str, wo
 
 
 def test_a_template_without_tools_says_so() -> None:
-    template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if not messages[0].content %}{{ raise_exception('say something') }}{% endif %}"
+    template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if not messages[0].content %}{{ raise_exception('say something') }}{% endif %}"
+    )
     with api_node.node(template) as node:
         body = {"model": "small", "messages": HELLO, "tools": TOOLS}
         reply = http_calls.post(node.url, "/v1/chat/completions", body)

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
-import api_node
-import fake_core
-import http_calls
 import openai
 import pytest
 
-from drift_engine.api import answers, flights
+import api_node
+import fake_core
+import http_calls
+from drift_engine.api import answers, errors, flights, gate
+from drift_engine.api.admission import Admission
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 CHAT: Any = {"model": "small", "messages": HELLO}
@@ -114,6 +115,31 @@ def test_a_slow_reader_is_given_up_before_its_backlog_grows(
     before = len(node.core.cancelled)
     with send(node, {**CHAT, "stream": True, "n": 16, "logprobs": True, "top_logprobs": 20}):
         node.until(lambda: len(node.core.cancelled) > before)
+
+
+def test_a_body_that_never_comes(node: api_node.ApiNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "BODY_TIMEOUT_S", 0.2)
+    host, port = node.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: 100\r\n\r\n{"
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_bodies_together_have_a_budget() -> None:
+    admission = Admission(limit=10, body_budget_bytes=100)
+    first, second = admission.enter(), admission.enter()
+    first.hold(60)
+    with pytest.raises(errors.ApiError) as refused:
+        second.hold(60)
+    assert refused.value.status == 429
+    first.leave()
+    first.leave()
+    second.hold(100)
+    second.leave()
+    assert admission.answering == 0
 
 
 def test_a_thousand_connections_at_once() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-import api_node
-import fake_core
 import openai
 import pytest
+
+import api_node
+import fake_core
 
 TEXT = fake_core.ANSWER
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-import api_node
-import http_calls
 import msgspec
 import pytest
 
+import api_node
+import http_calls
 from drift_engine import wire
 from drift_engine.api.kv_events import Gone, KvLog
 
@@ -110,9 +111,8 @@ def test_events_are_followed_from_a_number(node: api_node.ApiNode) -> None:
 
 def test_what_the_log_forgot_is_gone(node: api_node.ApiNode) -> None:
     for sequence in range(1, 100):
-        node.call(
-            lambda sequence=sequence: node.core.send(stored(sequence, [sequence], sequence - 1 or None))
-        )
+        event = stored(sequence, [sequence], sequence - 1 or None)
+        node.call(functools.partial(node.core.send, event))
     node.call(lambda: node.core.send(wire.KvEvents(100, [])))
     assert http_calls.get(node.control_url, "/kv/v1/events?after=3", TOKEN).status == 410
     assert http_calls.get(node.control_url, "/kv/v1/events?after=5000", TOKEN).status == 410

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import api_node
-import http_calls
 import pytest
 from prometheus_client import generate_latest, parser
 
+import api_node
+import http_calls
 from drift_engine import wire
 from drift_engine.api.metrics import Meter, Metrics
 from drift_engine.options import SloOptions
@@ -30,6 +30,7 @@ NAMES = {
     "vllm:time_per_output_token_seconds_bucket",
     "vllm:e2e_request_latency_seconds_bucket",
     "vllm:request_success_total",
+    "vllm:cache_config_info",
 }
 
 

@@ -8,15 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import http_calls
 import psutil
 import pytest
+
+import http_calls
 import small_tokenizers
 
 FAKE_NODE = Path(__file__).parents[1] / "support" / "fake_node.py"
@@ -174,6 +176,23 @@ def test_a_core_that_dies_while_it_loads(model: Path) -> None:
         assert "SIGKILL" in lines[0]
 
 
+def test_a_signal_while_it_loads(model: Path) -> None:
+    with running(model, "loading") as node:
+        for _ in range(5000):
+            state = http_calls.get(node.url, "/readyz")
+            if state.json.get("stage") == "weights":
+                break
+        assert (state.status, state.json) == (
+            503,
+            {"status": "loading", "stage": "weights", "done": 1, "total": 2},
+        )
+        assert http_calls.get(node.url, "/healthz").status == 200
+        refused = http_calls.post(node.url, "/v1/chat/completions", CHAT)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        node.process.terminate()
+        assert node.end() == (0, [])
+
+
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     with running(tmp_path / "nowhere") as node:
         status, lines = node.end()
@@ -182,11 +201,15 @@ def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["port", "control_port"])
-def test_a_port_in_use_is_one_line_that_says_what_to_do(model: Path, option: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+def test_a_port_in_use_is_one_line_that_says_what_to_do(
+    model: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, tempfile.TemporaryDirectory() as scratch:
         port = taken.getsockname()[1]
+        monkeypatch.setenv("TMPDIR", scratch)
         process = start(model, **{option: port})
         _, stderr = process.communicate(timeout=DEADLINE_S)
+        assert not list(Path(scratch).iterdir())
     assert process.returncode == 2
     assert stderr.splitlines() == [
         f"error: {option}: {port} on 127.0.0.1 is in use: stop the program that uses it or choose another port "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
-import small_tokenizers
-from drift_tiny.chat import TEMPLATE
 from hypothesis import given
 from hypothesis import strategies as st
 
+import small_tokenizers
 from drift_engine.api.tools import Piece, ToolFormat, ToolParser, detect
 from drift_engine.text.templates import ChatTemplate
 from drift_engine.text.tokenizer import Tokenizer
+from drift_tiny.chat import TEMPLATE
 
 Calls = dict[int, tuple[str, str]]
 
@@ -90,7 +92,7 @@ def test_reads_calls(form: ToolFormat, text: str, content: str, calls: Calls) ->
 def test_cuts_do_not_matter(case: tuple[ToolFormat, str, str, Calls], cuts: list[int]) -> None:
     form, text, content, calls = case
     borders = [0, *sorted(cuts), len(text)]
-    assert read(form, [text[a:b] for a, b in zip(borders, borders[1:], strict=False)]) == (content, calls)
+    assert read(form, [text[a:b] for a, b in itertools.pairwise(borders)]) == (content, calls)
 
 
 @given(st.text('<tool_call>/{}"name: ,f', max_size=40))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import small_tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import small_tokenizers
 from drift_engine.text.detokenizer import Detokenizer, detokenizer
 from drift_engine.text.tokenizer import Tokenizer
 

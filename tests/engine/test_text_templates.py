@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-import small_tokenizers
-from drift_tiny.chat import TEMPLATE
 
+import small_tokenizers
 from drift_engine.errors import ModelError
 from drift_engine.text.templates import ChatTemplate, TemplateError
 from drift_engine.text.tokenizer import Tokenizer
+from drift_tiny.chat import TEMPLATE
 
-MESSAGES = [
+MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Weather in <Zürich>?"},
     {

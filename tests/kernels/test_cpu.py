@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -23,10 +24,9 @@ HEADS = [
 ]  # query heads, kv heads, head dim
 
 
-@pytest.fixture(params=[1, 2, 4], ids=lambda threads: f"{threads}-threads")
-def _threads(request: pytest.FixtureRequest) -> object:
+@pytest.fixture(autouse=True)
+def _restored_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
 
@@ -104,9 +104,10 @@ class Pool:
         )
 
 
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize(("width", "outputs"), [(64, 128), (96, 64), (64, 261), (768, 2304), (2048, 768)])
-def test_a_row_of_a_product_is_the_same_in_every_batch(width: int, outputs: int) -> None:
+def test_a_row_of_a_product_is_the_same_in_every_batch(width: int, outputs: int, threads: int) -> None:
+    torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(133, width, generator=generator), torch.randn(outputs, width, generator=generator)
     bias = torch.randn(outputs, generator=generator)
@@ -176,12 +177,11 @@ def test_queries_in_several_tiles_get_the_same_bits(monkeypatch: pytest.MonkeyPa
     assert torch.equal(tiled, whole)
 
 
-def test_decode_rows_are_grouped_by_length_within_the_cache_bound() -> None:
-    contexts = [300, 20, 0, 310, 4000, 64, 290]
-    groups = list(cpu._groups(contexts, bytes_per_token=4096))
-    assert [[contexts[b] for b in group] for group in groups] == [[4000], [310], [300], [290], [64, 20]]
-    groups = list(cpu._groups(contexts, bytes_per_token=1024))
-    assert [[contexts[b] for b in group] for group in groups] == [[4000], [310, 300, 290], [64, 20]]
+def test_decode_rows_are_grouped_by_length_within_the_cache_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "GROUP_BYTES", 2 << 20)
+    lengths = [4000, 310, 300, 290, 64, 20]
+    assert list(cpu._groups(lengths, bytes_per_token=4096)) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6)]
+    assert list(cpu._groups(lengths, bytes_per_token=1024)) == [(0, 1), (1, 4), (4, 6)]
 
 
 def test_what_an_earlier_owner_left_behind_an_end_cannot_leak() -> None:

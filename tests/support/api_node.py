@@ -16,7 +16,6 @@ from typing import Any
 
 import fake_core
 import small_tokenizers
-
 from drift_engine import wire
 from drift_engine.api import control
 from drift_engine.api.admission import Admission
@@ -105,6 +104,7 @@ class ApiNode:
 
     def ready(self, message: wire.Ready) -> None:
         self.context.model = Model(self._text, message)
+        self.context.metrics.ready = message
         self.context.health.serve(message)
         self._started.set()
 

@@ -4,7 +4,8 @@ In a test's own event loop (`FakeCore`), or as the child process of a node:
 
     python fake_core.py --socket ADDRESS --options JSON --model-path FOLDER --parent-pid N
 
-where `FAKE_CORE` in the environment is serve (default), fault, die, or mute (serves, but never answers a request).
+where `FAKE_CORE` in the environment is serve (default), fault, die, loading (never ready), or mute (never
+answers a request).
 """
 
 from __future__ import annotations
@@ -123,8 +124,10 @@ class FakeCore:
         await self.send(ready(self.tokenizer.get_vocab_size()))
         receiving = asyncio.create_task(self._receive())
         try:
-            while not self.stopped:
+            while True:
                 await self.flowing.wait()
+                if self.stopped:
+                    break
                 if self.running:
                     await self._step()
                     await asyncio.sleep(0)
@@ -136,6 +139,13 @@ class FakeCore:
             with contextlib.suppress(asyncio.CancelledError):
                 await receiving
             self.close()
+
+    async def load_forever(self) -> None:
+        """Never becomes ready, and ends when it is told to."""
+        await self.send(wire.Loading("weights", 1, 2))
+        while not isinstance(wire.decode_to_core(await self._socket.recv()), wire.Shutdown):
+            pass
+        self.close()
 
     def close(self) -> None:
         self._socket.close()
@@ -243,6 +253,9 @@ async def main() -> None:
         await core.send(wire.Fault("the file model.safetensors is truncated: 10 of 20 bytes"))
         core.close()
         raise SystemExit(1)
+    if behaviour == "loading":
+        await core.load_forever()
+        return
     if behaviour == "mute":
         core.flowing.clear()
     await core.run()

@@ -84,10 +84,13 @@ class RealNode:
 
     # start and end -----------------------------------------------------------------------------------------
 
+    def wait_listening(self) -> None:
+        said = self._say()
+        assert said["event"] == "listening"
+        self.url, self.control_url = said["url"], said["control_url"]
+
     def wait_ready(self) -> None:
-        listening = self._say()
-        assert listening["event"] == "listening"
-        self.url, self.control_url = listening["url"], listening["control_url"]
+        self.wait_listening()
         assert self._say()["event"] == "ready"
         assert self.get("/readyz").status == 200
 

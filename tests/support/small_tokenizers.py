@@ -6,8 +6,9 @@ import functools
 import json
 from pathlib import Path
 
-from drift_tiny.chat import TEMPLATE
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from drift_tiny.chat import TEMPLATE
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MARKUP = ("<tool_call>", "</tool_call>")

@@ -1,8 +1,9 @@
 """The answer to a generating request: submits it, follows it, writes it, and cancels it when the client goes.
 
-In: checked requests for the core (`wire.Submit`) with one `Choice` each, and the endpoint's `Writer`. Out: one JSON document,
-or server-sent events with one write per step of the core for all choices together. The status line of a stream waits for
-the first output, so that a request which fails before it gets a status that clients and routers can retry on.
+In: checked requests for the core (`wire.Submit`) with one `Choice` each, and the endpoint's `Writer`. Out:
+one JSON document, or server-sent events with one write per step of the core for all choices together. The
+status line of a stream waits for the first output, so that a request which fails before it gets a status
+that clients and routers can retry on.
 """
 
 from __future__ import annotations

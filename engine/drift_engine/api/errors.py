@@ -1,7 +1,7 @@
 """Every error that a client sees, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}.
 
-Raise `ApiError` (or one of the makers below) anywhere before an answer has begun; `install` makes the app answer with it,
-and with the same shape for what FastAPI and Starlette raise themselves.
+Raise `ApiError` (or one of the makers below) anywhere before an answer has begun; `install` makes the app
+answer with it, and with the same shape for what FastAPI and Starlette raise themselves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One HTTP request's requests to the core, from submission to the last output or cancellation.
 
-In: outputs from `drift_engine.node.link`, one call per output of a step. Out: batches for `answers`, each with all that
-came since the last one, so that a step costs one wake-up and one write however many choices it fed.
+In: outputs from `drift_engine.node.link`, one call per output of a step. Out: batches for `answers`, each
+with all that came since the last one, so that a step costs one wake-up and one write however many choices
+it fed.
 """
 
 from __future__ import annotations

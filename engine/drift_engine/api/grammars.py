@@ -1,4 +1,4 @@
-"""Constraints that clients ask for (`response_format`, `tool_choice`) as grammars for the core, checked before it sees them."""
+"""What clients ask for (`response_format`, `tool_choice`) as grammars for the core, checked before it sees them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from drift_engine.api.tools import ToolFormat
 from drift_engine.text.tokenizer import Tokenizer
 
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""One spelling of white space, that of the training data: small models else fill their answer with line breaks. The core
+"""One spelling of white space, that of the training data: small models else fill their answer with line
+breaks. The core
 does the same for JSON_SCHEMA; inside a Lark grammar each schema has to say it."""
 
 
@@ -75,7 +76,7 @@ def of_tools(
 
 
 def _marker(text: str, tokenizer: Tokenizer) -> str:
-    """A markup that is one token must be written as that token: the grammar sees added tokens apart from their text."""
+    """A markup that is one token is written as that token: to a grammar, added tokens are not their text."""
     token_id = tokenizer.added.get(text)
     return json.dumps(text) if token_id is None else f"<[{token_id}]>"
 

@@ -1,7 +1,7 @@
 """What /metrics says: the `vllm:` names that routers and dashboards read, and `drift_*`.
 
-In: every step's statistics and every choice's token times, on one event loop and without locks between writers. Out: the
-Prometheus text. Counters of the core are taken over when a scrape comes (`_CoreCollector`), not once a step.
+In: every step's statistics and every choice's token times, on one event loop. Out: the Prometheus text.
+Counters of the core are taken over when a scrape comes (`_CoreCollector`), not once a step.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self.slo = slo
         self.stats: wire.Stats | None = None
+        self.ready: wire.Ready | None = None
         self._gaps_s: collections.deque[float] = collections.deque(maxlen=_RECENT_GAPS)
         tbt = edges(_TBT_EDGES_S, slo.tbt_ms / 1000)
 
@@ -160,6 +161,11 @@ class _CoreCollector(Collector):
         self._model = model
 
     def collect(self) -> Iterator[Metric]:
+        if (ready := self._metrics.ready) is not None:
+            labels = ["model_name", "block_size", "num_gpu_blocks"]
+            info = GaugeMetricFamily("vllm:cache_config_info", "Shape of the KV cache.", labels=labels)
+            info.add_metric([self._model, str(ready.page_tokens), str(ready.kv_pages)], 1)
+            yield info
         stats = self._metrics.stats
         if stats is None:
             return

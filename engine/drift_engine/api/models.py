@@ -16,7 +16,6 @@ from drift_engine.api.context import Context
 from drift_engine.api.requests import DetokenizeRequest, TokenizeRequest
 from drift_engine.node.health import Phase
 
-
 try:
     _VERSION = metadata.version("drift-serve")
 except metadata.PackageNotFoundError:  # run from the sources

@@ -1,7 +1,7 @@
 """Checked request fields to the core's terms.
 
-Bounds of single fields are in `requests`; here are those that depend on the model: token ids within the vocabulary, and
-prompt plus answer within the context.
+Bounds of single fields are in `requests`; here are those that depend on the model: token ids within the
+vocabulary, and prompt plus answer within the context.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Prompts and checked fields to requests for the core: what /v1/completions and /v1/chat/completions share.
 
-Also decides whose request it is. Targets, priority and tenant come from headers, and only from a router that shows the
-control token; others' headers are ignored. Clients with different API keys get different salts, so that they do not share
-cached prefixes.
+Also decides whose request it is. Targets, priority and tenant come from headers, and only from a router
+that shows the control token; others' headers are ignored. Clients with different API keys get different
+salts, so that they do not share cached prefixes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Tool calls in a model's text: which markup the model was trained on, and how to read it while it is being written.
 
-In: the text of one choice, piece by piece. Out: pieces of content and of calls, in order; concatenated they do not depend on
-how the text was cut. Markup that turns out not to be a call is given back as content, so no text is lost.
+In: the text of one choice, piece by piece. Out: pieces of content and of calls, in order; concatenated they
+do not depend on how the text was cut. Markup that turns out not to be a call is given back as content, so
+no text is lost.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ _Reading = Generator[None, None, bool]
 
 
 class ToolParser:
-    """Reads one choice. `limit` is 1 where the client forbids parallel calls; what follows the last call is dropped."""
+    """Reads one choice. `limit` is 1 where the client forbids parallel calls: what follows is dropped."""
 
     def __init__(self, form: ToolFormat, limit: int | None = None) -> None:
         self._form = form

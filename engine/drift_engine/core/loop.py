@@ -73,6 +73,7 @@ class Core:
         self._latency = MeasuredRates()
         self._queues = Queues()
         self._in_flight: InFlight | None = None
+        self._spent_s = 0.0  # on the pass in flight
         self._outputs: list[wire.Output] = []
         self._events_sequence = 1  # 0 means: before the first
         self._changed = False
@@ -89,11 +90,11 @@ class Core:
             self._in_flight = self._launch(self._plan())
             if self._in_flight is None and self._queues.running:
                 self._preempt(self._latest())
-        results, waited_s = self._poll()
+        results = self._poll()
         if results is not None:
             self._merge(results)
         self._emit()
-        self._account(results, self._device.clock.now_s() - start_s - waited_s)
+        self._account(results, self._device.clock.now_s() - start_s)
         if not busy:
             self._check_books()
 
@@ -238,14 +239,11 @@ class Core:
 
     # poll, merge, emit ------------------------------------------------------------------------------------
 
-    def _poll(self) -> tuple[Results | None, float]:
-        """The results of the pass in flight once it is done, and the time spent waiting for it."""
-        if self._in_flight is None:
-            return None, 0.0
-        start_s = self._device.clock.now_s()
-        done = self._in_flight.event.wait(POLL_WAIT_S)
-        waited_s = self._device.clock.now_s() - start_s
-        return (self._in_flight.event.results() if done else None), waited_s
+    def _poll(self) -> Results | None:
+        """The results of the pass in flight once it is done."""
+        if self._in_flight is None or not self._in_flight.event.wait(POLL_WAIT_S):
+            return None
+        return self._in_flight.event.results()
 
     def _merge(self, results: Results) -> None:
         """Books what the pass computed: pages become shareable, requests get their token or end."""
@@ -336,12 +334,15 @@ class Core:
             prefill_tokens_per_s=self._latency.prefill_tokens_per_s(),
         )
 
-    def _account(self, results: Results | None, busy_s: float) -> None:
-        """Overhead is all of a step but the forward; a step that only waited for its pass adds its own time."""
+    def _account(self, results: Results | None, elapsed_s: float) -> None:
+        """Overhead is all the time that a pass took from its plan to its emission, but for its forward."""
         if self._in_flight is None and results is None:
             return
-        outside_s = results.pass_s - results.forward_s if results is not None else 0.0
-        self._stats = replace(self._stats, overhead_s_total=self._stats.overhead_s_total + busy_s + outside_s)
+        self._spent_s += elapsed_s
+        if results is not None:
+            overhead_s = max(0.0, self._spent_s - results.forward_s)
+            self._stats = replace(self._stats, overhead_s_total=self._stats.overhead_s_total + overhead_s)
+            self._spent_s = 0.0
 
     def _check_books(self) -> None:
         """An idle core proves that no page was lost, once after each busy spell."""

@@ -48,7 +48,7 @@ class CudaEvent:
         self._forward = forward
         self._end = end
         self._packing_s = packing_s
-        self._collect = collect
+        self._collect: Callable[[], dict[str, Drawn]] | None = collect
         self._results: Results | None = None
 
     def done(self) -> bool:
@@ -65,12 +65,15 @@ class CudaEvent:
         return True
 
     def results(self) -> Results:
-        """Frees the pass's memory at the first call, so a pass counts as in flight until then."""
+        """Frees the pass's memory at the first call; until then it counts as in flight."""
         if self._results is None:
             assert self.done(), "results of a pass that is still running"
+            assert self._collect is not None
             pass_s = self._packing_s + self._end.since_s(self._start)
             forward_start, forward_end = self._forward
-            self._results = Results(self._collect(), pass_s, forward_end.since_s(forward_start))
+            forward_s = forward_end.since_s(forward_start)
+            self._results = Results(self._collect(), pass_s, forward_s)
+            self._collect = None  # the lane keeps its last event, which must not keep the pass's rows
         return self._results
 
 

@@ -137,4 +137,5 @@ class DecodeGraphs:
         )
         logits_BV = self._runner.forward(inputs, self._order_R[:bucket], lane_sms=self._lane_sms)
         assert logits_BV is not None
+        # Out of the graphs' pool: nothing in it outlives a run, so graphs that share it may replay in any order.
         self._logits_RV[:bucket].copy_(logits_BV)

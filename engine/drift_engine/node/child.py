@@ -1,7 +1,8 @@
 """The core as a child process: started with the node, never outliving it, and its end explained.
 
-The core asks the kernel to end it with its parent (`drift_engine.core.process`), which covers a killed node; everything
-else is here. It has a process group of its own, so that a terminal's Ctrl-C reaches the node alone.
+The core asks the kernel to end it with its parent (`drift_engine.core.process`), which covers a killed
+node; everything else is here. It has a process group of its own, so that a terminal's Ctrl-C reaches the
+node alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The api process's end of the socket between the two processes of a node.
 
-In: `wire` messages to send and the requests (`flights`) that wait for outputs. Out: each output to its flight, everything
-else to the observer. One ZeroMQ pair on a Unix-domain path in a private folder; the link binds, the core connects.
-Sending never waits: what can be under way is bounded by admission (`drift_engine.api.admission`), not by the socket.
+In: `wire` messages to send and the requests (`flights`) that wait for outputs. Out: each output to its
+flight, everything else to the observer. One ZeroMQ pair on a Unix-domain path in a private folder; the link
+binds, the core connects. Sending never waits: what can be under way is bounded by admission
+(`drift_engine.api.admission`), not by the socket.
 """
 
 from __future__ import annotations

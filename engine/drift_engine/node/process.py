@@ -1,12 +1,13 @@
 """One node from start to end: ports, core, readiness, and a shutdown that reads like a list.
 
-The ports open first and answer 503 until the core is ready. The node ends when it is told to (status 0), when the core dies
-or faults (1), or when its options can't be used (2); a second signal ends it at once.
+The ports open first and answer 503 until the core is ready. The node ends when it is told to (status 0),
+when the core dies or faults (1), or when its options can't be used (2); a second signal ends it at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -14,9 +15,11 @@ import secrets
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 from drift_engine import sources, wire
 from drift_engine.api import control
@@ -34,6 +37,7 @@ from drift_engine.options import NodeOptions
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 Resolve = Callable[[str, str | None, Progress], Path]
 
@@ -91,6 +95,7 @@ class Node:
     def ready(self, message: wire.Ready) -> None:
         assert self._text is not None, "the core starts after the text side is loaded"
         self.context.model = Model(self._text, message)
+        self.context.metrics.ready = message
         self.context.health.serve(message)
         log.info("ready", extra=wire.to_builtins(message))
         logs.say({"event": "ready", "model": self.context.name, "load_s": round(message.load_s, 2)})
@@ -107,8 +112,13 @@ class Node:
 
     async def run(self) -> int:
         """Serves until told to stop. Raises EngineError when the node can't start or its core dies."""
-        public = serving.bind(self._options.host, self._options.port, "port")
-        private = serving.bind(self._options.control_host, self._options.control_port, "control_port")
+        try:
+            public = serving.bind(self._options.host, self._options.port, "port")
+            private = serving.bind(self._options.control_host, self._options.control_port, "control_port")
+        except OptionsError:
+            self.context.link.close()
+            self._clean()
+            raise
         servers = [
             serving.HttpServer(create_app(self.context), public),
             serving.HttpServer(control.create_control_app(self.context), private),
@@ -142,8 +152,7 @@ class Node:
             raise
         finally:
             self.context.closing.set()
-            for server in servers:
-                await server.stop()
+            await asyncio.gather(*(server.stop() for server in servers))
             core.cancel()
             await self._stop_core()
             for task in (core, link, stop):
@@ -160,9 +169,9 @@ class Node:
             health.loading("fetching the model", done, total)
 
         health.loading("fetching the model")
-        folder = await asyncio.to_thread(self._resolve, self._options.model, self._options.revision, progress)
+        folder = await _apart(lambda: self._resolve(self._options.model, self._options.revision, progress))
         health.loading("reading the tokenizer")
-        self._text = await asyncio.to_thread(Text.load, folder)
+        self._text = await _apart(lambda: Text.load(folder))
         health.loading("starting the core")
         self._child = await CoreChild.start(self._command(self._address, self._options, folder))
         status = await self._child.wait()
@@ -214,12 +223,42 @@ def serve(
     except EngineError as error:
         logs.complain(str(error))
         return 1
+    except Exception as error:
+        log.exception("the node failed")
+        logs.complain(f"the node failed: {error!r}")
+        return 1
     finally:
         handler.close()
 
 
 async def _serve(options: NodeOptions, command: CoreCommand, resolve: Resolve) -> int:
     return await Node(options, command=command, resolve=resolve).run()
+
+
+async def _apart(function: Callable[[], T]) -> T:
+    """Runs it in a thread that does not keep the process alive: a download must not hold up a shutdown."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def finish(result: T | None, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("T", result))
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = function()
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(finish, result, failure)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return await done
 
 
 def _raise_file_limit() -> None:

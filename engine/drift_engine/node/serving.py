@@ -1,4 +1,4 @@
-"""HTTP servers in the node's own event loop: uvicorn without its signal handlers, on sockets that the node binds itself."""
+"""HTTP servers in the node's own event loop: uvicorn without its signal handlers, on sockets that the node binds."""
 
 from __future__ import annotations
 

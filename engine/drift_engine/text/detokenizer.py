@@ -1,9 +1,10 @@
 """Tokens to text, one token at a time, without ever showing half a character.
 
-In: the tokens of one request in order. Out: text whose concatenation equals the decoding of all tokens at once.
-Byte-level vocabularies (Llama 3, Qwen, recent Mistral) are decoded from each token's bytes, at the cost of a dictionary
-look-up. Others (SentencePiece) depend on their neighbours, so a window over the last tokens is decoded twice and the
-difference is what is new; a run of byte tokens that is not valid UTF-8 is shown as replacement characters.
+In: the tokens of one request in order. Out: text whose concatenation equals the decoding of all tokens at
+once. Byte-level vocabularies (Llama 3, Qwen, recent Mistral) are decoded from each token's bytes, at the
+cost of a dictionary look-up. Others (SentencePiece) depend on their neighbours, so a window over the last
+tokens is decoded twice and the difference is what is new; a run of byte tokens that is not valid UTF-8 is
+shown as replacement characters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Stop strings, found across the borders of tokens.
 
-In: pieces of text. Out: text that can be shown because no stop string can begin in it. The result does not depend on how
-the text was cut: a stop string takes effect at the character that completes it.
+In: pieces of text. Out: text that can be shown because no stop string can begin in it. The result does not
+depend on how the text was cut: a stop string takes effect at the character that completes it.
 """
 
 from __future__ import annotations

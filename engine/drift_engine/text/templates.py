@@ -1,7 +1,8 @@
 """Chat templates: messages to the prompt text that the model was trained on.
 
-In: messages as plain data (`drift_engine.api.chat` checked them). Out: text for `tokenizer.encode` without special
-tokens, since templates write their own. Jinja2 runs in its sandbox, with the names that transformers gives to templates.
+In: messages as plain data (`drift_engine.api.chat` checked them). Out: text for `tokenizer.encode` without
+special tokens, since templates write their own. Jinja2 runs in its sandbox, with the names that
+transformers gives to templates.
 """
 
 from __future__ import annotations

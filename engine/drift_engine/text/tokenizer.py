@@ -1,7 +1,7 @@
 """The tokenizer of a checkpoint, as the api process needs it.
 
-In: the folder that `drift_engine.sources` resolved. Out: token ids for the core, and for `detokenizer` the exact bytes
-of every token. Wraps the Rust tokenizer.
+In: the folder that `drift_engine.sources` resolved. Out: token ids for the core, and for `detokenizer` the
+exact bytes of every token. Wraps the Rust tokenizer.
 """
 
 from __future__ import annotations
