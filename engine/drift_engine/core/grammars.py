@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import llguidance
-import llguidance.hf
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer

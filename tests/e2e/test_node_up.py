@@ -1,0 +1,140 @@
+"""`drift up` with the real engine, tried as it tells people to try it, and measured by `drift bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import real_node
+
+DRIFT = (sys.executable, "-u", "-m", "drift_cli")
+
+
+class Up:
+    """`drift up` that has said how to try it; `said` is all of that."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process: subprocess.Popen[str] = subprocess.Popen(
+            [*DRIFT, "up", "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        self.said = ""
+        for line in self.process.stdout:
+            self.said += line
+            if "Ctrl-C stops it." in line:
+                break
+        found = re.search(r"is ready at (\S+)\n", self.said)
+        assert found is not None, self.said
+        self.url = found[1]
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        assert len(children) == 2, "an api and a core process"
+        self.children = children
+
+    def block(self, heading: str) -> str:
+        """What is printed under a heading."""
+        found = re.search(rf"^{heading}.*:\n((?:    .*\n)+)", self.said, re.MULTILINE)
+        assert found is not None, self.said
+        return textwrap.dedent(found[1])
+
+    def rest(self) -> str:
+        text, _ = self.process.communicate(timeout=real_node.DEADLINE_S)
+        _, alive = psutil.wait_procs(self.children, timeout=real_node.DEADLINE_S)
+        assert not alive
+        return text
+
+    def kill(self) -> None:
+        for process in self.children:
+            if process.is_running():
+                process.kill()
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Up]:
+    started = Up()
+    try:
+        yield started
+        started.process.send_signal(signal.SIGINT)
+        assert started.rest().splitlines() == [
+            "stopping: requests may finish; once more stops at once",
+            "stopped",
+        ]
+        assert started.process.returncode == 0
+    finally:
+        started.kill()
+
+
+def test_printed_curl_is_answered(up: Up) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    command = up.block("Try it")
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, timeout=real_node.DEADLINE_S, check=True
+    )
+    answer = json.loads(done.stdout)
+    assert answer["model"] == "drift-tiny"
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert "Drift" in answer["choices"][0]["message"]["content"]
+
+
+def test_printed_python_is_answered(up: Up) -> None:
+    program = up.block("From Python")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=real_node.DEADLINE_S,
+        check=True,
+    )
+    assert "Drift" in done.stdout
+    assert done.stderr == ""
+
+
+def test_bench_counts_what_the_server_counts(up: Up, tmp_path: Path) -> None:
+    command = up.block("Measure the promise").replace("\\\n", " ").split()
+    assert command[:4] == ["drift", "bench", "--url", up.url]
+    asked = dict(zip(command[2::2], command[3::2], strict=True))
+    asked |= {"--poisson": "8", "--duration": "3", "--output-tokens": "20", "--json": str(tmp_path / "r.json")}
+    done = subprocess.run(
+        [*DRIFT, "bench", *(word for pair in asked.items() for word in pair)],
+        capture_output=True,
+        text=True,
+        timeout=real_node.DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["requests"], result["failed"]) == (24, 0)
+    assert result["output_tokens"] == 24 * 20
+    counts = result["server_counts"]
+    assert counts["agree"]
+    assert counts["requests"] == {"client": 24, "server": 24}
+    assert counts["generation_tokens"] == {"client": 480, "server": 480}
+    assert re.search(r"server's counters\s+agree", done.stdout)
+
+
+def test_killed_core_is_said_and_ends_it(model: Path) -> None:
+    started = Up("--model", str(model))
+    try:
+        (core,) = [child for child in started.children if "drift_engine.core" in child.cmdline()]
+        os.kill(core.pid, signal.SIGKILL)
+        *_, why, what = started.rest().splitlines()
+        assert why == "error: the core process was ended by SIGKILL; the machine may have run out of memory"
+        assert what == "drift: the node ended with exit code 1 while it served"
+        assert started.process.returncode == 1
+    finally:
+        started.kill()
