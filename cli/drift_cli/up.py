@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,6 +68,14 @@ def _service(file: Path | None, model: str | None) -> DriftService:
     return services[0] if model is None else local.with_model(services[0], model)
 
 
+def _command() -> str:
+    """How a person at this terminal calls us: `drift` where it is on the PATH, else as it was called now."""
+    if shutil.which("drift"):
+        return "drift"
+    called = Path(sys.argv[0])
+    return os.path.relpath(called) if called.name == "drift" else f"{sys.executable} -m drift_cli"
+
+
 def _welcome(service: DriftService, launch: supervising.Launch) -> str:
     """What a person needs who sees this for the first time."""
     slo, name = service.spec.slo, service.served_name
@@ -94,7 +103,7 @@ From Python (pip install openai):
         print(part.choices[0].delta.content or "", end="", flush=True)
 
 Measure the promise:
-    drift bench --url {url} --poisson 2 --duration 30 --prompt-tokens 200 --output-tokens 50 \\
+    {_command()} bench --url {url} --poisson 2 --duration 30 --prompt-tokens 200 --output-tokens 50 \\
       --slo-ttft-ms {slo.ttft.target_ms} --slo-tbt-ms {slo.tbt.target_ms}
 
 Ctrl-C stops it.

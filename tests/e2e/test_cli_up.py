@@ -77,7 +77,7 @@ def test_up_says_how_to_try_it_and_stops_on_interrupt() -> None:
         assert "every further token within 80 ms for 0.99 of requests" in text
         assert f"curl {url[1]}/v1/chat/completions" in text
         assert f'OpenAI(base_url="{url[1]}/v1", api_key="none")' in text
-        assert "drift bench" in text
+        assert " bench --url http" in text
         process.send_signal(signal.SIGINT)
         ending = rest(process)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""Clients that leave, dawdle or come in crowds: the node keeps nothing of theirs, and the others' tokens stay the same."""
+"""Clients that leave, dawdle or come in crowds: the node keeps nothing of theirs, and disturbs nobody else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 import real_node
 
 CROWD = 1000
@@ -140,7 +141,7 @@ def test_a_thousand_connections_at_once(node: real_node.RealNode) -> None:
     """All are there before the first asks: each is answered, or told to come again."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    fields = {"max_tokens": 4, "prompt": "the quick brown fox"}
+    fields: dict[str, Any] = {"max_tokens": 4, "prompt": "the quick brown fox"}
     expected = node.post("/v1/completions", node.completion(**fields)).json["choices"]
     statuses, answers = asyncio.run(_crowd(node, request(node, **fields)))
     assert len(statuses) == CROWD

@@ -1,4 +1,4 @@
-"""The official `openai` client, synchronous and asynchronous, against a real node: nothing about it needs to change."""
+"""The official `openai` client, synchronous and asynchronous, against a real node: it works unchanged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jsonschema
 import openai
 import pydantic
 import pytest
+
 import real_node
 
 HELLO: Any = [{"role": "user", "content": "What is Drift?"}]

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import http_calls
-import kv_index
 import msgspec
 import psutil
 import pytest
-import real_node
 
+import http_calls
+import kv_index
+import real_node
 from drift_engine import wire
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -27,8 +27,8 @@ BODY_LIMIT = 8 * 2**20
 BAD: dict[str, tuple[str, Any, str | None, str]] = {
     # path, body (bytes as they are, fields on top of a good request else), param, words of the message
     "malformed": (COMPLETIONS, b'{"model": "small", "prompt": "x"', None, "not valid JSON"),
-    "not utf-8": (COMPLETIONS, b'{"model": "\xff"}', None, "JSON"),
-    "nested deeply": (COMPLETIONS, b"[" * 100_000, None, ""),
+    "not utf-8": (COMPLETIONS, b'{"model": "\xff"}', None, "must be UTF-8"),
+    "nested deeply": (COMPLETIONS, b"[" * 100_000, None, "levels deep"),
     "no object": (CHAT, b"[1]", None, "must be a JSON object"),
     "no body": (CHAT, b"", None, "no body"),
     "null": (CHAT, b"null", None, "must be a JSON object"),
@@ -89,7 +89,12 @@ BAD: dict[str, tuple[str, Any, str | None, str]] = {
         "response_format",
         "can't be used",
     ),
-    "tool choice without tools": (CHAT, {"messages": HELLO, "tool_choice": "required"}, "tool_choice", "tools"),
+    "tool choice without tools": (
+        CHAT,
+        {"messages": HELLO, "tool_choice": "required"},
+        "tool_choice",
+        "tools",
+    ),
 }
 
 
@@ -119,7 +124,9 @@ def test_other_refusals(node: real_node.RealNode) -> None:
     assert "'small'" in other.error["message"]
     assert (node.get("/v1/nothing").status, node.get("/v1/nothing").error["param"]) == (404, None)
     assert node.get(COMPLETIONS).status == 405
-    wrong_type = node.post(COMPLETIONS, json.dumps(node.completion()).encode(), **{"content-type": "text/xml"})
+    wrong_type = node.post(
+        COMPLETIONS, json.dumps(node.completion()).encode(), **{"content-type": "text/xml"}
+    )
     assert wrong_type.status == 400
     assert "application/json" in wrong_type.error["message"]
 
@@ -203,7 +210,9 @@ def test_tokens_side_by_side_are_those_of_lone_runs(node: real_node.RealNode) ->
 
 def test_second_turn_reuses_the_first(node: real_node.RealNode) -> None:
     messages = [{"role": "user", "content": "What does a node serve? " * 8}]
-    first = node.post(CHAT, {"model": node.model, "messages": messages, "max_tokens": 24, "temperature": 0}).json
+    first = node.post(
+        CHAT, {"model": node.model, "messages": messages, "max_tokens": 24, "temperature": 0}
+    ).json
     messages.append(first["choices"][0]["message"])
     messages.append({"role": "user", "content": "Under which promise?"})
     second = node.post(CHAT, {"model": node.model, "messages": messages, "max_tokens": 8}).json
@@ -237,7 +246,7 @@ def test_events_rebuild_the_cached_set(node: real_node.RealNode) -> None:
         connection.close()
     state = node.control("GET", "/kv/v1/state").json
     assert state["sequence"] == last
-    assert {block: parent for block, parent in state["blocks"]} == index.parents
+    assert dict(state["blocks"]) == index.parents
     assert set(kv_index.names(prompt, "", real_node.PAGE_TOKENS)) <= set(index.parents)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 import real_node
 
 DRIFT = (sys.executable, "-u", "-m", "drift_cli")
@@ -25,7 +26,7 @@ class Up:
 
     def __init__(self, *arguments: str) -> None:
         self.process: subprocess.Popen[str] = subprocess.Popen(
-            [*DRIFT, "up", "--port", "0", *arguments],
+            [*DRIFT, "up", "--port", "0", "--log-level", "warning", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -70,9 +71,11 @@ def up() -> Iterator[Up]:
     try:
         yield started
         started.process.send_signal(signal.SIGINT)
-        assert started.rest().splitlines() == [
+        assert started.rest().split("\n") == [
+            "",
             "stopping: requests may finish; once more stops at once",
             "stopped",
+            "",
         ]
         assert started.process.returncode == 0
     finally:
@@ -109,7 +112,12 @@ def test_bench_counts_what_the_server_counts(up: Up, tmp_path: Path) -> None:
     command = up.block("Measure the promise").replace("\\\n", " ").split()
     assert command[:4] == ["drift", "bench", "--url", up.url]
     asked = dict(zip(command[2::2], command[3::2], strict=True))
-    asked |= {"--poisson": "8", "--duration": "3", "--output-tokens": "20", "--json": str(tmp_path / "r.json")}
+    asked |= {
+        "--poisson": "8",
+        "--duration": "3",
+        "--output-tokens": "20",
+        "--json": str(tmp_path / "r.json"),
+    }
     done = subprocess.run(
         [*DRIFT, "bench", *(word for pair in asked.items() for word in pair)],
         capture_output=True,

@@ -84,8 +84,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 def test_bucket_edges_lie_at_the_targets() -> None:
     metrics = Metrics("m", SloOptions(ttft_ms=123, tbt_ms=45))
     meter = Meter(metrics, arrival_s=10.0, prompt_tokens=5, slo=wire.Slo())
-    meter.tokens(10.123, 1)
-    meter.tokens(10.168, 1)
+    meter.tokens(10.123, 1, 0)
+    meter.tokens(10.168, 1, 0)
     assert value(metrics, "vllm:time_to_first_token_seconds_bucket", le="0.123") == 1
     assert value(metrics, "vllm:inter_token_latency_seconds_bucket", le="0.045") in (0, 1)
     assert value(metrics, "vllm:inter_token_latency_seconds_count") == 1
@@ -109,7 +109,7 @@ def run(
     now_s = 1.0
     for gap_s in gaps_s:
         now_s += gap_s
-        meter.tokens(now_s, 1)
+        meter.tokens(now_s, 1, 0)
     meter.end(end, now_s)
     meter.end("cancelled", now_s)
     return metrics
@@ -137,8 +137,8 @@ def test_attainment(metrics: Metrics, expected: tuple[int, int, int, int]) -> No
 def test_tokens_of_one_output_share_their_gap() -> None:
     metrics = Metrics("m", SloOptions())
     meter = Meter(metrics, arrival_s=0.0, prompt_tokens=1, slo=wire.Slo())
-    meter.tokens(0.1, 1)
-    meter.tokens(0.3, 2)
+    meter.tokens(0.1, 1, 0)
+    meter.tokens(0.3, 2, 0)
     assert value(metrics, "vllm:inter_token_latency_seconds_count") == 2
     assert value(metrics, "vllm:inter_token_latency_seconds_bucket", le="0.1") == 2
     assert metrics.tbt_ms(0.5) == pytest.approx(100)

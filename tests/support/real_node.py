@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import http_calls
 import psutil
+
+import http_calls
 import random_checkpoints
 import small_tokenizers
-
 from drift_engine.bench import counters
 
 DEADLINE_S = 90.0
@@ -47,7 +47,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def write_model(folder: Path) -> Path:
-    """A Llama of 140,000 random weights whose tokenizer and chat template have tools; answers never end by themselves soon."""
+    """A Llama of 140,000 random weights, with a tokenizer and a chat template that have tools."""
     vocabulary = small_tokenizers.byte_level().get_vocab_size()
     model = random_checkpoints.build(
         "llama",
@@ -208,7 +208,9 @@ class RealNode:
     def settled(self) -> bool:
         """No request is anywhere and none holds a page; the prefix cache may keep some."""
         found = self.report()
-        return not any(found[name] for name in ("in_flight", "running", "waiting", "queued_tokens", "kv_usage"))
+        return not any(
+            found[name] for name in ("in_flight", "running", "waiting", "queued_tokens", "kv_usage")
+        )
 
     def settles(self) -> None:
         until(self.settled, "the node to hold nothing")

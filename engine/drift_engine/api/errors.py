@@ -188,6 +188,8 @@ def install(app: FastAPI) -> None:
             message = f"no such route: {request.method} {request.url.path}"
         elif status == http.HTTPStatus.METHOD_NOT_ALLOWED:
             message = f"{request.url.path} does not take {request.method}"
+        elif status == http.HTTPStatus.BAD_REQUEST:  # whatever else FastAPI could not read a body for
+            message = "the body is not valid JSON: it must be UTF-8, nested less than 1,000 levels deep"
         return ApiError(status, message, headers=error.headers).response()
 
     async def unexpected(request: Request, error: Exception) -> Response:

@@ -64,8 +64,11 @@ class Gate:
         except errors.ApiError as error:
             await error.response()(scope, receive, answer)
         finally:
-            if log.isEnabledFor(logging.INFO) and scope["path"] in _WITH_BODY:
-                log.info(
+            # a load generator counts the tokens of thousands of texts: those lines are for debugging
+            level = logging.INFO if scope["path"] in _GENERATING else logging.DEBUG
+            if log.isEnabledFor(level) and scope["path"] in _WITH_BODY:
+                log.log(
+                    level,
                     "request",
                     extra={
                         "request_id": request_id,

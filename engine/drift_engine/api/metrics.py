@@ -105,10 +105,7 @@ class Meter:
         self._arrival_s = arrival_s
         self._prompt_tokens = prompt_tokens
         node = metrics.slo
-        ttft_ms = (
-            slo.ttft_ms if slo.ttft_ms is not None else node.ttft_ms + node.ttft_per_token_ms * prompt_tokens
-        )
-        self._ttft_target_s = ttft_ms / 1000
+        self._ttft_ms = slo.ttft_ms
         self._tbt_target_s = (slo.tbt_ms if slo.tbt_ms is not None else node.tbt_ms) / 1000
         self._last_s: float | None = None
         self._gaps = 0
@@ -116,7 +113,8 @@ class Meter:
         self._ended = False
         self.ttft_s: float | None = None
 
-    def tokens(self, at_s: float, count: int) -> None:
+    def tokens(self, at_s: float, count: int, cached_tokens: int) -> None:
+        """`cached_tokens` of the prompt were reused; only the first call's counts."""
         if count == 0:
             return
         metrics = self._metrics
@@ -125,7 +123,7 @@ class Meter:
             self.ttft_s = at_s - self._arrival_s
             metrics._prompt.inc(self._prompt_tokens)
             metrics._ttft.observe(self.ttft_s)
-            metrics._slo["ttft", self.ttft_s <= self._ttft_target_s].inc()
+            metrics._slo["ttft", self.ttft_s <= self._ttft_target_s(cached_tokens)].inc()
             count -= 1  # the first token ends the prefill; its gap is the TTFT
             gap_s = 0.0
         else:
@@ -136,6 +134,13 @@ class Meter:
             metrics._gaps_s.append(gap_s)
         self._gaps += count
         self._late_gaps += count if gap_s > self._tbt_target_s else 0
+
+    def _ttft_target_s(self, cached_tokens: int) -> float:
+        """The request's own, or the node's, which grows with the tokens that had to be computed."""
+        if self._ttft_ms is not None:
+            return self._ttft_ms / 1000
+        node = self._metrics.slo
+        return (node.ttft_ms + node.ttft_per_token_ms * (self._prompt_tokens - cached_tokens)) / 1000
 
     def end(self, reason: str, at_s: float) -> None:
         """`reason`: stop, length, abort or cancelled. Only the first call counts."""
@@ -166,6 +171,10 @@ class _CoreCollector(Collector):
             info = GaugeMetricFamily("vllm:cache_config_info", "Shape of the KV cache.", labels=labels)
             info.add_metric([self._model, str(ready.page_tokens), str(ready.kv_pages)], 1)
             yield info
+            labels = ["mode", "device", "hardware", "dtype"]
+            node = GaugeMetricFamily("drift_node_info", "How the node runs.", labels=labels)
+            node.add_metric([str(ready.mode), ready.device, ready.hardware, ready.dtype], 1)
+            yield node
         stats = self._metrics.stats
         if stats is None:
             return

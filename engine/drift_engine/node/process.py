@@ -138,12 +138,10 @@ class Node:
         )
         core = asyncio.create_task(self._core())
         link = asyncio.create_task(self.context.link.run())
-        stop = asyncio.create_task(self._stop.wait())
+        stop = asyncio.create_task(self._drained())
         try:
             await asyncio.wait({core, link, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not stop.done():
-                (core if core.done() else link).result()  # raises what ended it
-            await self._drain()
+            (stop if stop.done() else core if core.done() else link).result()  # raises what ended it
             return 0
         except Exception as error:
             self.context.health.fail(str(error))
@@ -182,7 +180,9 @@ class Node:
             raise CoreDied(how_it_ended(status)) from None
         raise CoreDied(health.reason)
 
-    async def _drain(self) -> None:
+    async def _drained(self) -> None:
+        """Returns when the node was told to stop and its requests have ended."""
+        await self._stop.wait()
         health, admission = self.context.health, self.context.admission
         health.drain()
         timeout_s = self._options.drain_timeout_s
