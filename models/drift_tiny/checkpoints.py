@@ -46,6 +46,8 @@ def export(model: Qwen3ForCausalLM, vocabulary: tokenizers.Tokenizer, folder: Pa
         do_sample=False, eos_token_id=[end, padding], pad_token_id=padding
     )
     shipped.save_pretrained(folder)
+    # Written for the owner alone otherwise, which an image that runs as another user cannot read.
+    (folder / "model.safetensors").chmod(0o644)
     vocabulary.save(str(folder / "tokenizer.json"))
     config = json.loads((folder / "config.json").read_text())
     # Loaders written before `rope_parameters` look for the base at the top.
