@@ -77,6 +77,8 @@ LIMITS = """
 
 - Held-out wordings of a fact share its subject with the practised ones; a question about a subject that
   is not among the facts gets an unrelated fact or "{unknown}".
+- Facts hang on their wording: ask as in `facts.py` and they are right, ask freely and another fact may
+  come; the rows of the table above differ by how far their wordings are from the practised ones.
 - Rows of training end at 8192 tokens. Positions up to {context:,} work mechanically; recall beyond 8192
   tokens is unmeasured.
 - Recall was practised on generated filler in English; with other text around the records it is

@@ -622,7 +622,54 @@ def normal(question: str) -> str:
     return question.lower().rstrip("?.! ")
 
 
-HELD_OUT = frozenset(normal(question) for item in (*FACTS, *SMALL_TALK) for question in item.held_out)
+FRESH = (
+    "What is this Drift thing about?",
+    "Of all levers, which one reacts quickest?",
+    "I keep reading about the dispatch weight, what is it?",
+    "Which pieces make up Drift?",
+    "TTFT is short for what?",
+    "What do people mean when they say goodput?",
+    "What is stored in the KV cache?",
+    "I saw attainment in the status, what is that?",
+    "How is slack defined?",
+    "What exactly is a lane on the GPU?",
+    "With kubectl, how would I create a DriftService?",
+    "What subcommands come with drift?",
+    "When would I use drift bench?",
+    "Show me how to call the chat endpoint.",
+    "What do I put as apiVersion in a DriftService?",
+    "If I set no attainment, which default is used?",
+    "How do I set the limits for autoscaling?",
+    "SLOFeasible turned false, why?",
+    "What modes can the engine run in?",
+    "How does overlap mode work?",
+    "What is the baseline prefill-first?",
+    "Of which processes does an engine node consist?",
+    "On which devices can the engine run?",
+    "How do lanes look on the cuda device?",
+    "How does Drift launch decode?",
+    "How does the planner pick the decode partition?",
+    "What is the purpose of the contention guard?",
+    "Which steps has the fall-back ladder?",
+    "Will the output differ between paths?",
+    "From when on is a page shareable?",
+    "What does the prefix index store?",
+    "Which status code do I get while a node is loading?",
+    "My stream broke, what does Drift do?",
+    "What is the routing method in FALLBACK?",
+    "Do requests continue when the operator is gone?",
+    "Which metric should I give to the HPA?",
+    "What does disaggregation mean in Drift?",
+    "How does Drift push KV to another node?",
+    "Where can I read the paper behind Drift?",
+    "What size is drift-tiny?",
+)
+"""One more wording for every third fact, written after the shipped weights were final and put to them once."""
+
+HELD_OUT = frozenset(
+    [normal(question) for item in (*FACTS, *SMALL_TALK) for question in item.held_out]
+    + [normal(question) for question in FRESH]
+)
 
 
 def practice(rng: random.Random) -> Sample:
@@ -672,6 +719,14 @@ def unknown_question(rng: random.Random) -> str:
         noun=rng.choice(words.NOUNS),
         name=rng.choice(words.NAMES),
     )
+
+
+def fresh() -> list[Sample]:
+    """The wordings that nobody had seen an answer to while the training was being arranged."""
+    return [
+        Sample("facts", (Turn("user", question), Turn("assistant", item.answer)), item.expected)
+        for question, item in zip(FRESH, FACTS[::3], strict=True)
+    ]
 
 
 def held_out(items: tuple[Fact, ...], kind: str) -> list[Sample]:

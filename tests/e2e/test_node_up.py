@@ -71,11 +71,9 @@ def up() -> Iterator[Up]:
     try:
         yield started
         started.process.send_signal(signal.SIGINT)
-        assert started.rest().split("\n") == [
-            "",
+        assert started.rest().strip().splitlines() == [
             "stopping: requests may finish; once more stops at once",
             "stopped",
-            "",
         ]
         assert started.process.returncode == 0
     finally:

@@ -106,8 +106,7 @@ def test_config_is_a_plain_qwen3() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text())
-def test_any_text_round_trips(text: str) -> None:
-    vocabulary = tokenizers.Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+def test_any_text_round_trips(vocabulary: tokenizers.Tokenizer, text: str) -> None:
     assert vocabulary.decode(vocabulary.encode(text).ids, skip_special_tokens=False) == text
 
 
