@@ -43,18 +43,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, Any], int, list[str]
     "no folder": (shutil.rmtree, {}, 1, ["FOLDER does not exist", "hf://"]),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), {}, 1, ["FOLDER", "safetensors"]),
     "truncated weights": (truncate, {}, 1, ["FOLDER/model.safetensors", "truncated"]),
-    "no config": (lambda folder: (folder / "config.json").unlink(), {}, 1, ["FOLDER", "config.json"]),
     "unknown architecture": (
         lambda folder: change_config(folder, architectures=["WizardForCausalLM"], model_type="wizard"),
         {},
         1,
         ["WizardForCausalLM", "LlamaForCausalLM"],
-    ),
-    "other shape": (
-        lambda folder: change_config(folder, intermediate_size=128),
-        {},
-        1,
-        ["FOLDER/model.safetensors", "128", "96"],
     ),
     "no tokenizer": (
         lambda folder: (folder / "tokenizer.json").unlink(),
@@ -68,9 +61,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, Any], int, list[str]
         1,
         ["FOLDER/tokenizer.json", "can't be read"],
     ),
-    "port": (nothing, {"port": 70000}, 2, ["port", "65535"]),
     "option": (nothing, {"speed": "high"}, 2, ["speed"]),
-    "long context": (nothing, {"max_model_len_tokens": 4096}, 1, ["max_model_len_tokens", "4096", "2048"]),
     "small cache": (nothing, {"kv_bytes": 1000}, 1, ["kv_bytes", "1000", "at least 2"]),
 }
 

@@ -165,7 +165,7 @@ def test_body_of_50_mb_is_refused_unread(node: real_node.RealNode, chunked: bool
 
 def test_bad_requests_disturb_nobody(node: real_node.RealNode) -> None:
     """All of the table again and again, beside a request that streams."""
-    alone = node.tokens(max_tokens=300)
+    alone = node.tokens(max_tokens=200)
     ended = threading.Event()
 
     def annoy() -> int:
@@ -179,7 +179,7 @@ def test_bad_requests_disturb_nobody(node: real_node.RealNode) -> None:
     with ThreadPoolExecutor(1) as pool:
         nuisance = pool.submit(annoy)
         try:
-            beside = node.tokens(max_tokens=300)
+            beside = node.tokens(max_tokens=200)
         finally:
             ended.set()
         assert nuisance.result(real_node.DEADLINE_S) >= len(BAD)
@@ -191,7 +191,7 @@ def test_tokens_side_by_side_are_those_of_lone_runs(node: real_node.RealNode) ->
     asked: list[dict[str, Any]] = [
         {
             "prompt": f"{index} " + "the quick brown fox " * (7 * index % 23),
-            "max_tokens": 10 + 5 * (index % 9),
+            "max_tokens": 8 + 5 * (index % 5),
             "temperature": (index % 3) / 2,
             "seed": index,
             "top_p": 1.0 if index % 2 else 0.9,
