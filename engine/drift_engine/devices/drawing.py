@@ -62,7 +62,9 @@ def stage(draws: Sequence[Draw], vocab: int, put: Put) -> StagedDraws:
     parameters[3, :rows] = [s.presence_penalty for s in asked]
     parameters[4, :rows] = [s.frequency_penalty for s in asked]
     parameters[5, :rows] = [s.repetition_penalty for s in asked]
-    parameters[6, :rows] = [uniform(draw.sampling.seed, draw.index) for draw in draws]
+    parameters[6, :rows] = [
+        uniform(draw.sampling.seed, draw.index) if draw.sampling.temperature else 0.0 for draw in draws
+    ]
     prompt = output = biased = bias = bitmask = None
     penalised = [row for row, s in enumerate(asked) if _penalises(s)]
     if penalised:

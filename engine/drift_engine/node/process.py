@@ -194,9 +194,8 @@ class Node:
 
     async def _stop_core(self) -> None:
         if self._child is not None:
-            if (
-                self.context.health.ready is None
-            ):  # a core that loads reads no messages and has nothing to finish
+            # a core that loads reads no messages and has nothing to finish
+            if self.context.health.ready is None:
                 self._child.kill()
             self.context.link.shutdown()
             await self._child.stop()

@@ -84,7 +84,7 @@ def _make_room(state: State) -> _Room:
     available = memory.pages_free + memory.pages_evictable
     keep = list(state.running)
     preempted: list[str] = []
-    while len(keep) > 1 and _pages_to_move(keep, memory) > available:
+    while len(keep) > 1 and len(keep) > available and _pages_to_move(keep, memory) > available:
         victim = min(keep, key=lambda r: (r.priority, -r.arrival_s))
         keep.remove(victim)
         preempted.append(victim.request_id)
