@@ -7,9 +7,14 @@ INTEGERS = (torch.int32, torch.int64)
 
 def tensor(name: str, value: torch.Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
     """Asserts that `value` has this shape, one of these dtypes, and no gaps."""
+    like(name, value, shape, *dtypes)
+    assert value.is_contiguous(), f"{name} must be contiguous, its strides are {value.stride()}"
+
+
+def like(name: str, value: torch.Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
+    """Asserts that `value` has this shape and one of these dtypes."""
     assert tuple(value.shape) == shape, f"{name} has shape {tuple(value.shape)}, expected {shape}"
     assert value.dtype in dtypes, f"{name} is {value.dtype}, expected {' or '.join(map(str, dtypes))}"
-    assert value.is_contiguous(), f"{name} must be contiguous, its strides are {value.stride()}"
 
 
 def heads_share(heads: int, kv_heads: int) -> None:

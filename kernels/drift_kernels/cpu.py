@@ -5,6 +5,7 @@ pages lie: then fused, chunked, preempted, resumed and prefix-reused runs give i
 not promise that, but they keep it inside bounds that were measured and that the tests check again on every machine:
 
 - A product's row is the same for every number of rows that is a multiple of ROWS. Rows are padded up to that.
+  (oneDNN's products with packed weights are the same from 2 rows on.)
 - A product's element is the same for every number of columns. Scores are therefore taken over a whole context.
 - A sum over a different number of terms may be ordered differently. Probabilities times values are therefore summed
   in blocks of BLOCK_TOKENS at fixed positions, and the blocks added in ascending order; blocks and slots past a
@@ -14,6 +15,7 @@ T packed tokens, B sequences, N query heads, K kv heads, H head dim, P pages, S 
 X sequences * kv heads, R query rows per kv head, C context padded to whole blocks, I input and O output features.
 """
 
+import functools
 import threading
 from collections.abc import Iterator
 
@@ -44,12 +46,43 @@ _SHORTEST_SHARE = (
 )
 
 
+_PACKED_FOR_ROWS = 16
+"""What oneDNN lays packed weights out for: decode batches. The layout that it picks serves 4 to 512 rows as well."""
+
+
+def pack(weight_OI: torch.Tensor) -> torch.Tensor:
+    """A copy of the weights, blocked as oneDNN's product reads them; themselves where it has no such product.
+
+    Cold weights, 768 -> 4608, 2 threads, AMD EPYC (Zen 4), 2026-11: 2.4, 1.9 and 2.7 times as fast as MKL's product
+    of plain weights for 4, 16 and 32 rows, 1.6 times for 512. The two operators are those that torch's own compiler
+    calls for constant weights; no public function packs.
+    """
+    if not _packs(weight_OI.dtype):
+        return weight_OI
+    packed_OI: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI, _PACKED_FOR_ROWS)
+    return packed_OI
+
+
+@functools.cache
+def _packs(dtype: torch.dtype) -> bool:
+    if not torch._C._has_mkldnn:
+        return False
+    bfloat16 = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or bool(bfloat16)
+
+
 def linear(x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
-    """`x @ weight.T + bias` as [T, O]."""
+    """`x @ weight.T + bias` as [T, O]; the weights plain or packed."""
     tokens = x_TI.shape[0]
     padding = -tokens % ROWS
     padded_TI = F.pad(x_TI, (0, 0, 0, padding)) if padding else x_TI
-    y_TO = F.linear(padded_TI, weight_OI)[:tokens]
+    if weight_OI.is_mkldnn:
+        product_TO: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            padded_TI, weight_OI, None, "none", [], ""
+        )
+    else:
+        product_TO = F.linear(padded_TI, weight_OI)
+    y_TO = product_TO[:tokens]
     # Not inside the product: there the library starts from the bias or adds it last, by its own choice.
     return y_TO if bias_O is None else y_TO.add_(bias_O)
 

@@ -9,6 +9,16 @@ import torch.nn.functional as F  # noqa: N812
 from drift_kernels import contracts, dispatch
 
 
+def prepare(weight_OI: torch.Tensor) -> torch.Tensor:
+    """The weight in the form in which `linear` reads it fastest on its device: on a CPU a packed copy, which only
+    `linear` and `to_dense` understand."""
+    if weight_OI.device.type != "cpu":
+        return weight_OI
+    from drift_kernels import cpu
+
+    return cpu.pack(weight_OI)
+
+
 def linear(
     x_TI: torch.Tensor,
     weight_OI: torch.Tensor,
@@ -17,7 +27,7 @@ def linear(
     lane_sms: int,
     impl: str = "auto",
 ) -> torch.Tensor:
-    """`x @ weight.T + bias` as [T, O] in x's dtype, accumulated in float32.
+    """`x @ weight.T + bias` as [T, O] in x's dtype, accumulated in float32; the weight as it is or prepared.
 
     On CUDA, `auto` takes the library (cuBLAS) for a lane that spans the device and our persistent kernel
     inside a partition: cuBLAS plans for all SMs and loses up to 28 % in a green context, where the kernel's
@@ -26,10 +36,14 @@ def linear(
     tokens, width = x_TI.shape
     outputs = weight_OI.shape[0]
     contracts.tensor("x", x_TI, (tokens, width), x_TI.dtype)
-    contracts.tensor("weight", weight_OI, (outputs, width), x_TI.dtype)
+    chosen = dispatch.choose(impl, x_TI, "library")
+    if weight_OI.is_mkldnn:
+        assert chosen == "cpu", f"a prepared weight was given to implementation {chosen!r}"
+        contracts.like("weight", weight_OI, (outputs, width), x_TI.dtype)
+    else:
+        contracts.tensor("weight", weight_OI, (outputs, width), x_TI.dtype)
     if bias_O is not None:
         contracts.tensor("bias", bias_O, (outputs,), x_TI.dtype)
-    chosen = dispatch.choose(impl, x_TI, "library")
     if impl == "auto" and chosen == "triton" and spans_device(x_TI.device, lane_sms):
         chosen = "library"
     if chosen == "triton" and tokens > 0:

@@ -106,21 +106,27 @@ class Pool:
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize(("width", "outputs"), [(64, 128), (96, 64), (64, 261), (768, 2304), (2048, 768)])
-def test_a_row_of_a_product_is_the_same_in_every_batch(width: int, outputs: int, threads: int) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_row_of_a_product_is_the_same_in_every_batch(
+    width: int, outputs: int, threads: int, packed: bool
+) -> None:
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(133, width, generator=generator), torch.randn(outputs, width, generator=generator)
+    x, plain = torch.randn(133, width, generator=generator), torch.randn(outputs, width, generator=generator)
+    weight = cpu.pack(plain) if packed else plain
     bias = torch.randn(outputs, generator=generator)
     whole = cpu.linear(x, weight, bias)
-    torch.testing.assert_close(whole, F.linear(x, weight, bias), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(whole, F.linear(x, plain, bias), atol=1e-3, rtol=1e-4)
     for rows in (1, 2, 3, 4, 5, 7, 9, 11, 13, 27, 64, 131):
         chosen = torch.randperm(133, generator=generator)[:rows]
         assert torch.equal(cpu.linear(x[chosen], weight, bias), whole[chosen]), rows
 
 
-def test_half_precision_products_are_close() -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_half_precision_products_are_close(packed: bool) -> None:
     x, weight, bias = torch.randn(5, 64), torch.randn(96, 64), torch.randn(96)
-    y = cpu.linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16())
+    rounded = weight.bfloat16()
+    y = cpu.linear(x.bfloat16(), cpu.pack(rounded) if packed else rounded, bias.bfloat16())
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), F.linear(x, weight, bias), atol=0.3, rtol=0.05)
 

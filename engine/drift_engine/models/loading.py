@@ -51,7 +51,7 @@ def load(
     files = weight_files(folder)
     weights = _allocate(config, device, dtype)
     _fill(config, weights, files, progress or (lambda done, total: None))
-    return Transformer(config, weights, max_context_tokens=context_tokens)
+    return Transformer(config, packing.prepare(weights), max_context_tokens=context_tokens)
 
 
 def random(
@@ -62,7 +62,10 @@ def random(
     seed: int = 0,
     max_context_tokens: int | None = None,
 ) -> Transformer:
-    """A model of this shape with random weights, the same for the same seed, device and dtype."""
+    """A model of this shape with random weights, the same for the same seed, device and dtype.
+
+    Its matrices are plain, not prepared for the device's products: benchmarks scale and copy them.
+    """
     weights = _allocate(config, device, dtype)
     generator = torch.Generator(device).manual_seed(seed)
     for name, view in packing.views(config, weights):

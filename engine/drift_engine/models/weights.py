@@ -2,16 +2,18 @@
 
 `allocate` makes the packed tensors (query, key and value in one; gate and up in one). `views` names the part of
 them that each checkpoint tensor fills, so loading is one copy per tensor and the expected shape is the view's.
+`prepare` then brings the matrices into the form that the device's products read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from drift_engine.models.config import ModelConfig
+from drift_kernels import linear
 
 # E hidden, X query + key + value width, Y query width, F intermediate, H head dim, V vocabulary
 
@@ -35,10 +37,10 @@ class LayerWeights:
 @dataclass(frozen=True)
 class Weights:
     embedding_VE: torch.Tensor
-    layers: tuple[LayerWeights, ...]
+    layers: list[LayerWeights]
     final_norm_E: torch.Tensor
     head_VE: torch.Tensor
-    """The embedding itself where the checkpoint ties the two."""
+    """The embedding itself where the checkpoint ties the two, unless it was prepared."""
 
 
 def allocate(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Weights:
@@ -67,10 +69,23 @@ def allocate(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> W
     embedding_VE = empty(config.vocab_size, hidden)
     return Weights(
         embedding_VE=embedding_VE,
-        layers=tuple(layer() for _ in range(config.num_layers)),
+        layers=[layer() for _ in range(config.num_layers)],
         final_norm_E=empty(hidden),
         head_VE=embedding_VE if config.tie_word_embeddings else empty(config.vocab_size, hidden),
     )
+
+
+def prepare(weights: Weights) -> Weights:
+    """Takes the matrices out of `weights` layer by layer, so that two copies of the model never exist."""
+    for index, layer in enumerate(weights.layers):
+        weights.layers[index] = replace(
+            layer,
+            qkv_XE=linear.prepare(layer.qkv_XE),
+            output_EY=linear.prepare(layer.output_EY),
+            gate_up_2FE=linear.prepare(layer.gate_up_2FE),
+            down_EF=linear.prepare(layer.down_EF),
+        )
+    return replace(weights, head_VE=linear.prepare(weights.head_VE))
 
 
 def views(config: ModelConfig, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
