@@ -14,7 +14,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train on one CPU thread and write the checkpoint at the end")
-    train.add_argument("--minutes", type=float, default=90.0, help="wall-clock budget of the whole run")
+    train.add_argument("--minutes", type=float, default=90.0, help="CPU time granted to the whole run")
     train.add_argument(
         "--run", type=Path, default=Path("build/drift-tiny"), help="scratch folder: state, tokenizer"
     )

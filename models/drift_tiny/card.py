@@ -48,13 +48,13 @@ TRAINING = """
 ## Training
 
 From scratch on text made by the generators in this package (`facts`, `tasks`, `words`), no outside
-corpus: {tokens:.1f} million tokens in {steps:,} steps, {minutes:.0f} minutes on {machine}. Muon for the
-matrices, AdamW for the embedding and the norms, bfloat16 arithmetic over float32 weights; rows of 256 to
+corpus: {tokens:.1f} million tokens in {steps:,} steps, {minutes:.0f} minutes of CPU time on {machine}. Muon
+for the matrices, AdamW for the embedding and the norms, bfloat16 arithmetic over float32 weights; rows of 256 to
 8192 tokens. Loss on answers only.
 
     {command}
 
-The run is bounded by wall-clock time, so another machine gives other weights; data, order and initial
+The run is bounded by CPU time, so another machine gives other weights; data, order and initial
 weights follow the seed.{note}
 """
 

@@ -13,7 +13,7 @@ SOURCES: Mapping[str, packing.Source] = {
     "arithmetic": lambda rng, room: tasks.arithmetic(rng),
     "facts": lambda rng, room: facts.practice(rng),
     "chat": lambda rng, room: facts.small_talk(rng),
-    "tools": packing.held_in(tasks.tools),
+    "tools": packing.held_in(tasks.practised_tools),
     "lists": packing.held_in(tasks.lists),
 }
 
@@ -31,13 +31,13 @@ EARLY_SHARES = {
 
 LATE_SHARES = {
     "induction": 0.01,
-    "copying": 0.09,
-    "recall": 0.39,
-    "arithmetic": 0.15,
-    "facts": 0.22,
+    "copying": 0.07,
+    "recall": 0.29,
+    "arithmetic": 0.17,
+    "facts": 0.30,
     "chat": 0.04,
-    "tools": 0.07,
-    "lists": 0.03,
+    "tools": 0.10,
+    "lists": 0.02,
 }
 
 ROW_LENGTHS: tuple[tuple[float, Mapping[int, float]], ...] = (

@@ -147,7 +147,8 @@ def plain_facts() -> list[samples.Sample]:
 def questions(count: int, length: tasks.Length) -> Iterator[tuple[str, list[samples.Sample]]]:
     """The evaluation: the name of each part and its samples."""
     yield "facts, held-out wordings", facts.held_out(facts.FACTS, "facts")
-    yield "facts, wordings written after training", facts.fresh()
+    yield "facts, freely worded, first list", facts.fresh()
+    yield "facts, freely worded, second list", facts.fresh_too()
     yield "facts, held-out wordings, plain text", plain_facts()
     yield "small talk, held-out wordings", facts.held_out(facts.SMALL_TALK, "chat")
     yield "copying", several(tasks.copying, count)

@@ -112,10 +112,15 @@ SUM_REQUESTS = (
 )  # fmt: skip
 
 
-def operands(rng: random.Random) -> tuple[int, str, int, int]:
-    """Left, operator, right, result. Mostly two digits; products stay within the table of twelve."""
+ASKED_SIZES = (9, 9, 20, 50, 99, 99, 99, 999)
+PRACTISED_SIZES = (9, 20, 50, 99, 99, 999, 999, 999)
+"""Largest operands, each as often as it is listed. Three digits need more practice than they are asked for."""
+
+
+def operands(rng: random.Random, sizes: Sequence[int] = ASKED_SIZES) -> tuple[int, str, int, int]:
+    """Left, operator, right, result; products stay within the table of twelve."""
     form = rng.random()
-    size = rng.choice((9, 9, 20, 50, 99, 99, 99, 999))
+    size = rng.choice(sizes)
     left, right = rng.randint(0, size), rng.randint(0, size)
     if form < 0.5:
         return left, "+", right, left + right
@@ -148,7 +153,7 @@ def addition_or_subtraction_or_product(rng: random.Random, held_out: bool) -> tu
     """An expression on one side of the split. Products are few and all practised: only sums and differences
     are held out."""
     while True:
-        left, operator, right, result = operands(rng)
+        left, operator, right, result = operands(rng, ASKED_SIZES if held_out else PRACTISED_SIZES)
         expression = f"{left} {operator} {right}"
         if operator in "*x" and not held_out:
             return expression, result
@@ -378,7 +383,22 @@ def tool_schema(rng: random.Random) -> dict[str, object]:
 
 def tools(rng: random.Random) -> Sample:
     """Choose the function that is asked for, fill in its arguments, and report what it returned."""
-    schemas = tuple(tool_schema(rng) for _ in range(rng.choice((1, 1, 2, 3))))
+    return use_of_tools(rng, tuple(tool_schema(rng) for _ in range(rng.choice((1, 1, 2, 3)))))
+
+
+def practised_tools(rng: random.Random) -> Sample:
+    """Training only: several calls after one list of functions, so that choosing among them is practised more."""
+    schemas = tuple(tool_schema(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4))))
+    calls = [
+        draw(lambda rng: use_of_tools(rng, schemas), rng, held_out=False)
+        for _ in range(rng.choice((1, 2, 3, 4)))
+    ]
+    turns = tuple(turn for call in calls for turn in call.turns)
+    return Sample("tools", turns, calls[-1].expected, tools=schemas)
+
+
+def use_of_tools(rng: random.Random, schemas: tuple[dict[str, object], ...]) -> Sample:
+    """One of these functions is asked for."""
     function: dict[str, object] = rng.choice(schemas)["function"]  # type: ignore[assignment]
     name = str(function["name"])
     verb, noun = name.split("_")

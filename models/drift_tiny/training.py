@@ -1,9 +1,10 @@
-"""The training loop: one CPU thread, bf16 arithmetic over float32 weights, a wall-clock budget instead of a
-step count.
+"""The training loop: one CPU thread, bf16 arithmetic over float32 weights, a budget of CPU time instead of
+a step count.
 
 `curriculum` says what comes next, `packing` provides it, `checkpoints` writes what ships. A run can be
 stopped and resumed; the learning rate follows the elapsed share of the minutes granted, so a run always ends
-with its decay.
+with its decay. Minutes count the CPU time of this process, so a busy machine or a stopped process costs a run
+nothing.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ CONTEXT = 32768
 @dataclasses.dataclass(frozen=True)
 class Options:
     """One training run. `run` is a scratch folder for state and log; the shipped files are written by
-    `checkpoints`."""
+    `checkpoints`. `minutes` are of CPU time."""
 
     run: Path
     minutes: float
@@ -120,7 +121,7 @@ def step_loss(
 
 
 def train(options: Options, tokenizer: tokenizers.Tokenizer) -> Qwen3ForCausalLM:
-    """Train until the minutes are used up; returns the model in float32."""
+    """Train until the minutes of CPU time are used up; returns the model in float32."""
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     options.run.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def train(options: Options, tokenizer: tokenizers.Tokenizer) -> Qwen3ForCausalLM
     torch._dynamo.config.cache_size_limit = 32
     tally = Tally(packer.kinds)
     model.train()
-    last = saved_at = reported_at = time.monotonic()
+    last = saved_at = reported_at = time.process_time()
     while elapsed < options.minutes * 60:
         progress = elapsed / (options.minutes * 60)
         packer.shares = curriculum.shares(progress)
@@ -156,7 +157,7 @@ def train(options: Options, tokenizer: tokenizers.Tokenizer) -> Qwen3ForCausalLM
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         step, seen = step + 1, seen + batch.tokens.size
-        now = time.monotonic()
+        now = time.process_time()
         elapsed, last = elapsed + now - last, now
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"loss is {loss.item()} at step {step}")

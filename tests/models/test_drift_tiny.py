@@ -237,6 +237,37 @@ def test_facts_are_answered_by_their_key_phrase() -> None:
         assert item.expected in item.answer
         assert len(item.questions) >= 3
         assert item.held_out
+    assert min(len({facts.normal(question) for question in item.questions}) for item in facts.FACTS) >= 10
+
+
+def test_freely_worded_questions_are_held_out() -> None:
+    asked = {sample.question for sample in (*facts.fresh(), *facts.fresh_too())}
+    assert len(asked) == 80
+    assert {facts.normal(question) for question in asked} <= facts.HELD_OUT
+
+
+@pytest.mark.parametrize(
+    ("question", "part"),
+    [
+        ("What is a lane?", "what a lane is"),
+        ("What does TTFT mean?", "what TTFT means"),
+        ("How do I try Drift?", "how to try Drift"),
+        ("Is Drift secure?", "is Drift secure?"),
+        ("Define SM.", "Define SM."),
+    ],
+)
+def test_questions_are_turned_round(question: str, part: str) -> None:
+    assert part in facts.indirect(random.Random(1), question)
+
+
+def test_a_sample_of_tools_calls_only_what_is_offered() -> None:
+    rng = random.Random(6)
+    for _ in range(100):
+        sample = tasks.practised_tools(rng)
+        offered = {schema["function"]["name"] for schema in sample.tools}
+        calls = [turn.content for turn in sample.turns if turn.content.startswith("<tool_call>")]
+        assert calls
+        assert all(json.loads(call.split("\n")[1])["name"] in offered for call in calls)
 
 
 def test_recall_reaches_the_length_asked_for(vocabulary: tokenizers.Tokenizer) -> None:

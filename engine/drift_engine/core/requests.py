@@ -24,6 +24,7 @@ class Request:
     eos_token_ids: frozenset[int]
     matcher: Matcher | None = None
     tokens: list[int] = field(init=False)
+    stop_ids: frozenset[int] = field(init=False)
     sequence: Sequence | None = None  # None while waiting
     computed: int = 0
     first_cached_tokens: int | None = None  # reused at the first admission; told with the first output
@@ -31,6 +32,8 @@ class Request:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.token_ids)
+        own = frozenset(self.submit.sampling.stop_token_ids)
+        self.stop_ids = own if self.submit.sampling.ignore_eos else own | self.eos_token_ids
 
     @property
     def request_id(self) -> str:
@@ -68,7 +71,7 @@ class Request:
         """How the token behind `tokens` is to be drawn."""
         sampling = self.submit.sampling
         early = self.drawn_tokens < sampling.min_tokens
-        banned = tuple(self._stop_ids()) if early else ()
+        banned = tuple(self.stop_ids) if early else ()
         bitmask = self.matcher.bitmask() if self.matcher is not None else None
         return Draw(sampling, self.tokens, self.prompt_tokens, banned, bitmask)
 
@@ -76,15 +79,10 @@ class Request:
         """Appends a drawn token; returns why the request ends now, and by which stop token."""
         sampling = self.submit.sampling
         self.tokens.append(drawn.token_id)
-        if drawn.token_id in self._stop_ids() and self.drawn_tokens > sampling.min_tokens:
+        if drawn.token_id in self.stop_ids and self.drawn_tokens > sampling.min_tokens:
             return wire.FinishReason.STOP, drawn.token_id
         if self.matcher is not None and self.matcher.advance(drawn.token_id):
             return wire.FinishReason.STOP, None
         if self.drawn_tokens >= sampling.max_tokens or len(self.tokens) >= max_model_len_tokens:
             return wire.FinishReason.LENGTH, None
         return None, None
-
-    def _stop_ids(self) -> frozenset[int]:
-        sampling = self.submit.sampling
-        own = frozenset(sampling.stop_token_ids)
-        return own if sampling.ignore_eos else own | self.eos_token_ids

@@ -56,15 +56,7 @@ def stage(draws: Sequence[Draw], vocab: int, put: Put) -> StagedDraws:
     rows = len(draws)
     asked = [draw.sampling for draw in draws]
     parameters = np.zeros((len(_PARAMETERS), align(rows, PITCH)), dtype=np.float32)
-    parameters[0, :rows] = [s.temperature for s in asked]
-    parameters[1, :rows] = [s.top_p for s in asked]
-    parameters[2, :rows] = [s.min_p for s in asked]
-    parameters[3, :rows] = [s.presence_penalty for s in asked]
-    parameters[4, :rows] = [s.frequency_penalty for s in asked]
-    parameters[5, :rows] = [s.repetition_penalty for s in asked]
-    parameters[6, :rows] = [
-        uniform(draw.sampling.seed, draw.index) if draw.sampling.temperature else 0.0 for draw in draws
-    ]
+    parameters[:, :rows] = np.array([_parameters(draw) for draw in draws], dtype=np.float32).T
     prompt = output = biased = bias = bitmask = None
     penalised = [row for row, s in enumerate(asked) if _penalises(s)]
     if penalised:
@@ -85,6 +77,20 @@ def stage(draws: Sequence[Draw], vocab: int, put: Put) -> StagedDraws:
         biased_N=biased,
         bias_N=bias,
         bitmask_BW=bitmask,
+    )
+
+
+def _parameters(draw: Draw) -> tuple[float, ...]:
+    """In the order of `_PARAMETERS`."""
+    asked = draw.sampling
+    return (
+        asked.temperature,
+        asked.top_p,
+        asked.min_p,
+        asked.presence_penalty,
+        asked.frequency_penalty,
+        asked.repetition_penalty,
+        uniform(asked.seed, draw.index) if asked.temperature else 0.0,
     )
 
 

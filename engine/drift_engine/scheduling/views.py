@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -17,8 +19,7 @@ class Waiting:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(msgspec.Struct, frozen=True, gc=False):
     """A request with KV pages. One remaining token is a decode row, more are a prefill."""
 
     request_id: str
