@@ -142,7 +142,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """New tokens of one request. The first output of a request carries `cached_tokens`.
+    """New tokens of one request. The first output of a request carries `cached_tokens` and `queued_s`.
 
     A stop or end-of-sequence token is among `token_ids` (it was computed and counts) and named by `stop_token`:
     its text is not part of the answer.
@@ -155,6 +155,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_token: int | None = None
     cached_tokens: int = 0
     error: str | None = None
+    queued_s: float = 0.0  # from the request's arrival to its admission
 
 
 class Stats(msgspec.Struct, frozen=True):

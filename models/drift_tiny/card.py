@@ -48,9 +48,9 @@ TRAINING = """
 ## Training
 
 From scratch on text made by the generators in this package (`facts`, `tasks`, `words`), no outside
-corpus: {tokens:.1f} million tokens in {steps:,} steps, {minutes:.0f} minutes of CPU time on {machine}. Muon
-for the matrices, AdamW for the embedding and the norms, bfloat16 arithmetic over float32 weights; rows of 256 to
-8192 tokens. Loss on answers only.
+corpus: {tokens:.1f} million tokens in {steps:,} steps, {minutes:.0f} minutes of CPU time on {machine}.
+Muon for the matrices, AdamW for the embedding and the norms, bfloat16 arithmetic over float32 weights;
+rows of 256 to 8192 tokens. Loss on answers only.
 
     {command}
 

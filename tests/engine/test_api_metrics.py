@@ -29,6 +29,7 @@ NAMES = {
     "vllm:inter_token_latency_seconds_bucket",
     "vllm:time_per_output_token_seconds_bucket",
     "vllm:e2e_request_latency_seconds_bucket",
+    "vllm:request_queue_time_seconds_bucket",
     "vllm:request_success_total",
     "vllm:cache_config_info",
 }
@@ -84,8 +85,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 def test_bucket_edges_lie_at_the_targets() -> None:
     metrics = Metrics("m", SloOptions(ttft_ms=123, tbt_ms=45))
     meter = Meter(metrics, arrival_s=10.0, prompt_tokens=5, slo=wire.Slo())
-    meter.tokens(10.123, 1, 0)
-    meter.tokens(10.168, 1, 0)
+    meter.tokens(10.123, 1, 0, 0)
+    meter.tokens(10.168, 1, 0, 0)
     assert value(metrics, "vllm:time_to_first_token_seconds_bucket", le="0.123") == 1
     assert value(metrics, "vllm:inter_token_latency_seconds_bucket", le="0.045") in (0, 1)
     assert value(metrics, "vllm:inter_token_latency_seconds_count") == 1
@@ -109,7 +110,7 @@ def run(
     now_s = 1.0
     for gap_s in gaps_s:
         now_s += gap_s
-        meter.tokens(now_s, 1, 0)
+        meter.tokens(now_s, 1, 0, 0)
     meter.end(end, now_s)
     meter.end("cancelled", now_s)
     return metrics
@@ -134,11 +135,20 @@ def test_attainment(metrics: Metrics, expected: tuple[int, int, int, int]) -> No
     assert tuple(found.values()) == expected
 
 
+def test_the_queue_time_counts_once() -> None:
+    metrics = Metrics("m", SloOptions())
+    meter = Meter(metrics, arrival_s=0.0, prompt_tokens=1, slo=wire.Slo())
+    meter.tokens(0.7, 1, 0, 0.3)
+    meter.tokens(0.8, 1, 0, 0.0)
+    assert value(metrics, "vllm:request_queue_time_seconds_sum") == pytest.approx(0.3)
+    assert value(metrics, "vllm:request_queue_time_seconds_count") == 1
+
+
 def test_tokens_of_one_output_share_their_gap() -> None:
     metrics = Metrics("m", SloOptions())
     meter = Meter(metrics, arrival_s=0.0, prompt_tokens=1, slo=wire.Slo())
-    meter.tokens(0.1, 1, 0)
-    meter.tokens(0.3, 2, 0)
+    meter.tokens(0.1, 1, 0, 0)
+    meter.tokens(0.3, 2, 0, 0)
     assert value(metrics, "vllm:inter_token_latency_seconds_count") == 2
     assert value(metrics, "vllm:inter_token_latency_seconds_bucket", le="0.1") == 2
     assert metrics.tbt_ms(0.5) == pytest.approx(100)

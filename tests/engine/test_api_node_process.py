@@ -164,6 +164,17 @@ def test_a_killed_core_ends_the_node_with_one_line(model: Path) -> None:
     assert "SIGKILL" in asking.reply.error["message"]
 
 
+def test_a_core_that_hangs_ends_the_node_with_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SILENCE_S", "0.2")
+    with running(model, "mute", control_token="t") as node:
+        node.ready()
+        core = node.core()
+        status, lines = node.end()
+        core.wait(DEADLINE_S)
+    assert (status, len(lines)) == (1, 1)
+    assert "the core process has said nothing for" in lines[0]
+
+
 def test_a_core_that_can_not_start_says_why(model: Path) -> None:
     with running(model, "fault") as node:
         assert node.end() == (1, ["error: the file model.safetensors is truncated: 10 of 20 bytes"])

@@ -70,9 +70,10 @@ class Harness:
         max_step_tokens: int = 256,
         prefix: bool = True,
         make_device: Callable[[Runner, Clock], Device] = _cpu_device,
+        clock: Clock | None = None,
     ) -> None:
         config = model.config
-        clock = MonotonicClock()
+        clock = clock or MonotonicClock()
         kv = KvStore.allocate(config, pages, page_tokens, model.device, model.dtype)
         self.cache = KvCache(pages, page_tokens, prefix=prefix)
         self.mailbox = Mailbox()

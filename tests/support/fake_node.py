@@ -1,4 +1,7 @@
-"""A real node process with a fake core: `python fake_node.py --options JSON`."""
+"""A real node process with a fake core: `python fake_node.py --options JSON`.
+
+`SILENCE_S` in the environment is how long the node lets its core be silent.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--options", required=True)
     try:
-        sys.exit(process.serve(options.parse(parser.parse_args().options), command=command))
+        silence_s = float(os.environ.get("SILENCE_S", process.SILENCE_S))
+        node_options = options.parse(parser.parse_args().options)
+        sys.exit(process.serve(node_options, command=command, silence_s=silence_s))
     except OptionsError as error:
         logs.complain(str(error))
         sys.exit(2)

@@ -153,7 +153,7 @@ class Answer(Response):
         if work.choice.finished:
             return Delta()  # on its way when the choice was ended here
         delta = work.choice.feed(output)
-        work.meter.tokens(at_s, len(delta.token_ids), work.choice.cached_tokens)
+        work.meter.tokens(at_s, len(delta.token_ids), work.choice.cached_tokens, output.queued_s)
         return delta
 
     def _settle(self, flight: Flight, index: int, delta: Delta, at_s: float) -> None:

@@ -22,6 +22,8 @@ _TTFT_EDGES_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10,
 _TBT_EDGES_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 _E2E_EDGES_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
+_QUEUE_EDGES_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+
 _TBT_QUANTILE = 0.99
 """A request meets its TBT target when this share of its gaps does (its P99 gap is within the target)."""
 
@@ -60,6 +62,11 @@ class Metrics:
         self._itl = gaps.labels(model)
         self._e2e = histogram(
             "vllm:e2e_request_latency_seconds", "From a request's arrival to its last token.", _E2E_EDGES_S
+        ).labels(model)
+        self._queue = histogram(
+            "vllm:request_queue_time_seconds",
+            "From a request's arrival to its admission.",
+            _QUEUE_EDGES_S,
         ).labels(model)
         self._prompt = counter("vllm:prompt_tokens", "Prompt tokens of requests that got a token.").labels(
             model
@@ -113,8 +120,8 @@ class Meter:
         self._ended = False
         self.ttft_s: float | None = None
 
-    def tokens(self, at_s: float, count: int, cached_tokens: int) -> None:
-        """`cached_tokens` of the prompt were reused; only the first call's counts."""
+    def tokens(self, at_s: float, count: int, cached_tokens: int, queued_s: float) -> None:
+        """`cached_tokens` of the prompt were reused, after a wait of `queued_s`; only the first call's count."""
         if count == 0:
             return
         metrics = self._metrics
@@ -123,6 +130,7 @@ class Meter:
             self.ttft_s = at_s - self._arrival_s
             metrics._prompt.inc(self._prompt_tokens)
             metrics._ttft.observe(self.ttft_s)
+            metrics._queue.observe(queued_s)
             metrics._slo["ttft", self.ttft_s <= self._ttft_target_s(cached_tokens)].inc()
             count -= 1  # the first token ends the prefill; its gap is the TTFT
             gap_s = 0.0

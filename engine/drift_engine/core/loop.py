@@ -18,6 +18,7 @@ from drift_engine.core.grammars import GrammarError, Grammars
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Request
 from drift_engine.devices.base import Device, Event, Pass, Results, Row
+from drift_engine.errors import DeviceError
 from drift_engine.scheduling import planner, plans, views
 from drift_engine.scheduling.latency import MeasuredRates
 
@@ -25,6 +26,13 @@ log = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 0.5
 """An idle core looks this often whether its node still lives."""
+
+HEARTBEAT_S = 1.0
+"""A core without news says so this often; a node whose core is silent for long ends."""
+
+PASS_LIMIT_S = 600.0
+"""A pass that takes longer hangs. The longest honest one: 2,048 prompt tokens of an 8B model on 2 CPU cores, which at
+the 0.2 TFLOP/s measured there takes about 3 minutes."""
 
 POLL_WAIT_S = 0.02
 """A busy core reads messages this often while a pass runs; the end of the pass wakes it at once."""
@@ -50,6 +58,7 @@ class InFlight:
     advances: dict[str, int]
     decode_rows: int
     prefill_tokens: int
+    launched_s: float
 
 
 class Core:
@@ -78,6 +87,7 @@ class Core:
         self._events_sequence = 1  # 0 means: before the first
         self._changed = False
         self._unchecked = False
+        self._told_s = 0.0
         self._stats = wire.Stats(0.0, 0, 0, 0, 0, 0, cache.pages_total)
         self.stopping = False
 
@@ -192,6 +202,7 @@ class Core:
             {row.request_id: len(row.token_ids) for row in decode + prefill},
             len(decode),
             sum(len(row.token_ids) for row in prefill),
+            self._device.clock.now_s(),
         )
 
     def _admit(self, request: Request) -> None:
@@ -199,6 +210,7 @@ class Core:
         request.computed = request.sequence.cached_tokens
         if request.first_cached_tokens is None:  # a resume reuses what the request itself has computed
             request.first_cached_tokens = request.computed
+            request.queued_s = max(0.0, self._device.clock.now_s() - request.submit.arrival_s)
             self._stats = replace(
                 self._stats,
                 prompt_tokens_total=self._stats.prompt_tokens_total + request.prompt_tokens,
@@ -240,10 +252,18 @@ class Core:
     # poll, merge, emit ------------------------------------------------------------------------------------
 
     def _poll(self) -> Results | None:
-        """The results of the pass in flight once it is done."""
-        if self._in_flight is None or not self._in_flight.event.wait(POLL_WAIT_S):
+        """The results of the pass in flight once it is done. Raises DeviceError for a pass that hangs."""
+        pass_ = self._in_flight
+        if pass_ is None:
             return None
-        return self._in_flight.event.results()
+        if pass_.event.wait(POLL_WAIT_S):
+            return pass_.event.results()
+        if self._device.clock.now_s() - pass_.launched_s > PASS_LIMIT_S:
+            raise DeviceError(
+                f"a pass of {pass_.decode_rows} decode rows and {pass_.prefill_tokens} prefill tokens has not "
+                f"ended after {PASS_LIMIT_S:g} s: the device hangs"
+            )
+        return None
 
     def _merge(self, results: Results) -> None:
         """Books what the pass computed: pages become shareable, requests get their token or end."""
@@ -290,6 +310,7 @@ class Core:
                 stop_token,
                 request.first_cached_tokens or 0 if first else 0,
                 error,
+                request.queued_s if first else 0.0,
             )
         )
         if finish is not None:
@@ -312,7 +333,9 @@ class Core:
         if events:
             self._channel.send(wire.KvEvents(self._events_sequence, events))
             self._events_sequence += len(events)
-        if self._outputs or self._changed:
+        now_s = self._device.clock.now_s()
+        if self._outputs or self._changed or now_s - self._told_s >= HEARTBEAT_S:
+            self._told_s = now_s
             self._channel.send(wire.Step(self._outputs, self._snapshot()))
             self._outputs = []
             self._changed = False

@@ -28,6 +28,7 @@ class Request:
     sequence: Sequence | None = None  # None while waiting
     computed: int = 0
     first_cached_tokens: int | None = None  # reused at the first admission; told with the first output
+    queued_s: float = 0.0  # from arrival to the first admission; told with the first output
     cancelled: bool = False
 
     def __post_init__(self) -> None:

@@ -44,6 +44,12 @@ Resolve = Callable[[str, str | None, Progress], Path]
 _FAULT_S = 0.5
 """A core sends its fault just before it ends; the message may be read just after."""
 
+SILENCE_S = 60.0
+"""A core says something every second (`core.loop.HEARTBEAT_S`), on an idle machine and on a busy one. After this long
+it hangs: the node ends, and whoever runs it starts another."""
+
+_WATCHES = 4
+
 _ABORT_S = 2.0
 """For the error of an aborted request to reach its client."""
 
@@ -66,8 +72,11 @@ class Node:
         *,
         command: CoreCommand = core_command,
         resolve: Resolve = sources.resolve,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._options = options
+        self._silence_s = silence_s
+        self._heard = 0  # messages that show the core alive
         self._command = command
         self._resolve = resolve
         self._folder = Path(tempfile.mkdtemp(prefix="drift-"))  # mode 0700: the socket is nobody else's
@@ -93,6 +102,7 @@ class Node:
         self.context.health.loading(message.stage, message.done, message.total)
 
     def ready(self, message: wire.Ready) -> None:
+        self._heard += 1
         assert self._text is not None, "the core starts after the text side is loaded"
         self.context.model = Model(self._text, message)
         self.context.metrics.ready = message
@@ -101,6 +111,7 @@ class Node:
         logs.say({"event": "ready", "model": self.context.name, "load_s": round(message.load_s, 2)})
 
     def step(self, message: wire.Step, at_s: float) -> None:
+        self._heard += 1
         self.context.metrics.step(message.stats)
 
     def kv_events(self, message: wire.KvEvents) -> None:
@@ -139,9 +150,11 @@ class Node:
         core = asyncio.create_task(self._core())
         link = asyncio.create_task(self.context.link.run())
         stop = asyncio.create_task(self._drained())
+        watch = asyncio.create_task(self._watch())
+        tasks = (stop, core, link, watch)
         try:
-            await asyncio.wait({core, link, stop}, return_when=asyncio.FIRST_COMPLETED)
-            (stop if stop.done() else core if core.done() else link).result()  # raises what ended it
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            next(task for task in tasks if task.done()).result()  # raises what ended it
             return 0
         except Exception as error:
             self.context.health.fail(str(error))
@@ -153,9 +166,9 @@ class Node:
             await asyncio.gather(*(server.stop() for server in servers))
             core.cancel()
             await self._stop_core()
-            for task in (core, link, stop):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(core, link, stop, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.context.link.close()
             self._clean()
 
@@ -179,6 +192,18 @@ class Node:
         except TimeoutError:
             raise CoreDied(how_it_ended(status)) from None
         raise CoreDied(health.reason)
+
+    async def _watch(self) -> None:
+        """Raises CoreDied when a core that was ready has been silent for too long.
+
+        Counts turns of this process, not seconds: one that was itself suspended must not blame its core.
+        """
+        silent = 0
+        while silent < _WATCHES:
+            heard = self._heard
+            await asyncio.sleep(self._silence_s / _WATCHES)
+            silent = 0 if self._heard > heard or self.context.health.ready is None else silent + 1
+        raise CoreDied(f"the core process has said nothing for {self._silence_s:g} s: it hangs")
 
     async def _drained(self) -> None:
         """Returns when the node was told to stop and its requests have ended."""
@@ -214,13 +239,17 @@ class Node:
 
 
 def serve(
-    options: NodeOptions, *, command: CoreCommand = core_command, resolve: Resolve = sources.resolve
+    options: NodeOptions,
+    *,
+    command: CoreCommand = core_command,
+    resolve: Resolve = sources.resolve,
+    silence_s: float = SILENCE_S,
 ) -> int:
     """Runs a node in this process; returns the exit status."""
     _raise_file_limit()
     handler = logs.install(options.log_level)
     try:
-        return asyncio.run(_serve(options, command, resolve))
+        return asyncio.run(_serve(options, command, resolve, silence_s))
     except OptionsError:
         raise
     except EngineError as error:
@@ -234,8 +263,8 @@ def serve(
         handler.close()
 
 
-async def _serve(options: NodeOptions, command: CoreCommand, resolve: Resolve) -> int:
-    return await Node(options, command=command, resolve=resolve).run()
+async def _serve(options: NodeOptions, command: CoreCommand, resolve: Resolve, silence_s: float) -> int:
+    return await Node(options, command=command, resolve=resolve, silence_s=silence_s).run()
 
 
 async def _apart(function: Callable[[], T]) -> T:

@@ -25,12 +25,41 @@ _CLOSE_S = 2
 """After the drain: answers that still have bytes to send."""
 
 
+HEADERS_TIMEOUT_S = 30.0
+"""From the connection, or a further request's first byte, to the end of its headers. The body has its own time."""
+
+
 class Protocol(HttpToolsProtocol):
-    """Lets an application drop a connection whose client has stopped reading, with what is buffered for it."""
+    """Closes a connection whose headers do not come, and lets an application drop one whose client has stopped
+    reading, with what is buffered for it."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
+        self._expect_headers()
         super().on_message_begin()
         self.scope["extensions"] = {"drift.abort": {"call": self.transport.abort}}
+
+    def on_headers_complete(self) -> None:
+        self._forget_deadline()
+        super().on_headers_complete()
+
+    def _expect_headers(self) -> None:
+        self._forget_deadline()
+        self._deadline = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class Server(uvicorn.Server):
