@@ -5,15 +5,19 @@ torch releases the GIL inside its operators, so the core's loop goes on while a 
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
 
 import torch
 
+from drift_engine.devices import contention
 from drift_engine.devices.base import Clock, Lane, Pass, Results
 from drift_engine.devices.runner import Runner
 from drift_engine.errors import DeviceError
+
+log = logging.getLogger(__name__)
 
 
 class CpuEvent:
@@ -43,12 +47,15 @@ class CpuEvent:
 
 
 class CpuLane:
-    """A thread with `threads` intra-op threads; owns a queue of launched passes."""
+    """A thread with up to `threads` intra-op threads; owns a queue of launched passes."""
 
-    def __init__(self, name: str, threads: int, runner: Runner) -> None:
+    def __init__(
+        self, name: str, threads: int, runner: Runner, clock: Clock, meter: contention.Meter
+    ) -> None:
         self.name = name
-        self._threads = threads
+        self._threads = contention.Threads(threads, meter)
         self._runner = runner
+        self._clock = clock
         self._launched: queue.SimpleQueue[tuple[Pass, CpuEvent] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"lane-{name}", daemon=True)
         self._thread.start()
@@ -63,11 +70,15 @@ class CpuLane:
         self._thread.join()
 
     def _serve(self) -> None:
-        torch.set_num_threads(self._threads)
+        threads = self._threads
+        torch.set_num_threads(threads.count)
         while (item := self._launched.get()) is not None:
             work, event = item
+            if threads.update(self._clock.now_s()):
+                torch.set_num_threads(threads.count)
+                log.debug("computing with %d of %d threads", threads.count, threads.most)
             try:
-                results = self._runner.run(work, lane_sms=self._threads)
+                results = self._runner.run(work, lane_sms=threads.most)
             except BaseException as error:  # carried to the core, which ends the node
                 event.finish(None, error)
             else:
@@ -78,10 +89,12 @@ class CpuLane:
 class CpuDevice:
     """The whole CPU as one lane."""
 
-    def __init__(self, runner: Runner, clock: Clock, *, threads: int) -> None:
+    def __init__(
+        self, runner: Runner, clock: Clock, *, threads: int, meter: contention.Meter | None = None
+    ) -> None:
         self.clock: Clock = clock
         self._runner = runner
-        self._whole = CpuLane("whole", threads, runner)
+        self._whole = CpuLane("whole", threads, runner, clock, meter or contention.ProcMeter())
         self.lanes: Sequence[Lane] = (self._whole,)
 
     def release(self, request_id: str) -> None:
