@@ -174,8 +174,8 @@ class Stats(msgspec.Struct, frozen=True):
     cached_tokens_total: int = 0
     computed_prompt_tokens_total: int = 0
     generation_tokens_total: int = 0
-    forward_s_total: float = 0.0  # in the model's forward and sampling
-    overhead_s_total: float = 0.0  # everything else of the steps
+    forward_s_total: float = 0.0  # in the model's forward
+    overhead_s_total: float = 0.0  # everything else of the steps, sampling among it
     prefill_tokens_per_s: float = 0.0  # recent, over a chunk of 512; 0 before the first prefill
 
 

@@ -209,8 +209,11 @@ class _CoreCollector(Collector):
         )
         own = {
             "drift_steps": ("Steps of the core.", stats.steps_total),
-            "drift_forward_seconds": ("In the model's forward and sampling.", stats.forward_s_total),
-            "drift_overhead_seconds": ("Everything else of the steps.", stats.overhead_s_total),
+            "drift_forward_seconds": ("In the model's forward.", stats.forward_s_total),
+            "drift_overhead_seconds": (
+                "Everything else of the steps, sampling among it.",
+                stats.overhead_s_total,
+            ),
             "drift_computed_prompt_tokens": (
                 "Prompt tokens computed, not taken from the cache.",
                 stats.computed_prompt_tokens_total,
