@@ -184,6 +184,14 @@ def test_echo(node: api_node.ApiNode, client: openai.OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in chunks) == "the lazy dog"
 
 
+@pytest.mark.parametrize(("asked", "meant"), [(0, 0), (1e-9, 0), (1e-5, 1e-5), (2, 2)])
+def test_a_temperature_next_to_zero_is_greedy(
+    node: api_node.ApiNode, client: openai.OpenAI, asked: float, meant: float
+) -> None:
+    client.completions.create(model="small", prompt="x", max_tokens=1, temperature=asked)
+    assert node.last.sampling.temperature == meant
+
+
 def test_sampling_fields_reach_the_core(node: api_node.ApiNode, client: openai.OpenAI) -> None:
     client.completions.create(
         model="small",

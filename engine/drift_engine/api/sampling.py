@@ -18,6 +18,9 @@ from drift_engine.api.requests import Generation
 
 SEEDS = 2**63
 
+COLDEST = 1e-5
+"""Below it a temperature means greedy: float32 logits divided by less overflow."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelLimits:
@@ -79,7 +82,7 @@ def to_wire(
     return wire.Sampling(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
-        temperature=_or(request.temperature, 1.0),
+        temperature=_temperature(_or(request.temperature, 1.0)),
         top_p=_or(request.top_p, 1.0),
         top_k=max(request.top_k or 0, 0),
         min_p=_or(request.min_p, 0.0),
@@ -100,6 +103,10 @@ def for_choice(sampling: wire.Sampling, index: int) -> wire.Sampling:
     if index == 0:
         return sampling
     return msgspec.structs.replace(sampling, seed=(sampling.seed + index) % SEEDS)
+
+
+def _temperature(asked: float) -> float:
+    return asked if asked >= COLDEST else 0.0
 
 
 def _or(value: float | None, default: float) -> float:

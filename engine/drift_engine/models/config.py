@@ -94,7 +94,11 @@ def read(folder: Path) -> ModelConfig:
 def parse(config: Fields, generation: Fields) -> ModelConfig:
     """The pure part of `read`."""
     architecture = _architecture(config)
-    traits = registry.find(architecture).traits(config)
+    family = registry.FAMILIES.get(architecture)
+    if family is None:
+        supported = ", ".join(registry.FAMILIES)
+        raise config.error("architectures", f"{architecture!r} is not supported; supported: {supported}")
+    traits = family.traits(config)
     if config.text("hidden_act", "silu") != "silu":
         raise config.error("hidden_act", f"{config.values['hidden_act']!r} is not supported; supported: silu")
     quantization = config.section("quantization_config")

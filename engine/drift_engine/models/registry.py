@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from drift_engine.errors import ModelError
 from drift_engine.models import llama, mistral, qwen2, qwen3
 from drift_engine.models.family import Family
 
 FAMILIES: dict[str, Family] = {
     family.architecture: family for family in (llama.FAMILY, qwen2.FAMILY, qwen3.FAMILY, mistral.FAMILY)
 }
-
-
-def find(architecture: str) -> Family:
-    """Raises ModelError that lists the supported architectures."""
-    try:
-        return FAMILIES[architecture]
-    except KeyError:
-        raise ModelError(
-            f"the architecture {architecture!r} is not supported; supported: {', '.join(FAMILIES)}"
-        ) from None
