@@ -13,7 +13,7 @@ SOURCES: Mapping[str, packing.Source] = {
     "arithmetic": lambda rng, room: tasks.arithmetic(rng),
     "facts": lambda rng, room: facts.practice(rng),
     "chat": lambda rng, room: facts.small_talk(rng),
-    "tools": packing.held_in(tasks.practised_tools),
+    "tools": packing.tools,
     "lists": packing.held_in(tasks.lists),
 }
 
@@ -32,12 +32,12 @@ EARLY_SHARES = {
 LATE_SHARES = {
     "induction": 0.01,
     "copying": 0.07,
-    "recall": 0.29,
-    "arithmetic": 0.17,
-    "facts": 0.30,
-    "chat": 0.04,
-    "tools": 0.10,
-    "lists": 0.02,
+    "recall": 0.26,
+    "arithmetic": 0.16,
+    "facts": 0.25,
+    "chat": 0.08,
+    "tools": 0.14,
+    "lists": 0.03,
 }
 
 ROW_LENGTHS: tuple[tuple[float, Mapping[int, float]], ...] = (

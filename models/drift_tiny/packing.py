@@ -105,3 +105,8 @@ def held_in(generate: tasks.Generator) -> Source:
 def recall(rng: random.Random, room: int) -> samples.Sample:
     """Recall that fills the room it is given."""
     return tasks.draw(lambda rng: tasks.recall(rng, room), rng, held_out=False)
+
+
+def tools(rng: random.Random, room: int) -> samples.Sample:
+    """Calls of tools that suit the room."""
+    return tasks.draw(lambda rng: tasks.practised_tools(rng, room), rng, held_out=False)

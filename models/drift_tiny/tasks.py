@@ -386,12 +386,13 @@ def tools(rng: random.Random) -> Sample:
     return use_of_tools(rng, tuple(tool_schema(rng) for _ in range(rng.choice((1, 1, 2, 3)))))
 
 
-def practised_tools(rng: random.Random) -> Sample:
-    """Training only: several calls after one list of functions, so that choosing among them is practised more."""
-    schemas = tuple(tool_schema(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4))))
+def practised_tools(rng: random.Random, room: int = 200) -> Sample:
+    """Training only: with enough room several calls after one list of functions, to practise the choice more."""
+    wide = room > 90
+    schemas = tuple(tool_schema(rng) for _ in range(rng.choice((2, 2, 3, 3) if wide else (1, 2, 2))))
     calls = [
         draw(lambda rng: use_of_tools(rng, schemas), rng, held_out=False)
-        for _ in range(rng.choice((1, 2, 3, 4)))
+        for _ in range(rng.choice((1, 2, 3, 4) if wide else (1, 1, 2)))
     ]
     turns = tuple(turn for call in calls for turn in call.turns)
     return Sample("tools", turns, calls[-1].expected, tools=schemas)
