@@ -36,7 +36,8 @@ class LocalCore:
 
     def __init__(self, options: NodeOptions, model_path: Path) -> None:
         self.mailbox = Mailbox()
-        self.core, self.device, self.ready = process.start(options, model_path, self.mailbox)
+        started = process.start(options, model_path, self.mailbox)
+        self.core, self.device, self.ready = started.core, started.device, started.ready
         self._submitted = 0
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from drift_engine.core.grammars import Grammars
 from drift_engine.core.loop import Core, CoreLimits
 from drift_engine.devices.base import Device
 from drift_engine.devices.runner import Runner
+from drift_engine.latency.model import LatencyModel
 
 RUN_TIMEOUT_S = 100.0
 """Many times what a batch of requests needs; a core that does not finish is a failed step."""
@@ -50,9 +51,13 @@ class LocalCore:
                 max_model_len_tokens=min(runner.model.max_context_tokens, kv.pages * kv.page_tokens),
                 max_step_tokens=2048,
                 chunk_tokens=chunk_tokens,
+                ttft_target_s=0.4,
+                ttft_per_token_s=0.0,
                 tbt_target_s=0.05,
                 eos_token_ids=frozenset(config.eos_token_ids),
+                layers=config.num_layers,
             ),
+            LatencyModel(),
         )
 
     def turns(self, requests: dict[str, tuple[list[int], wire.Sampling]]) -> Iterator[Turn]:

@@ -16,7 +16,7 @@ from benchmarks.gpu.reports import Report
 from benchmarks.gpu.setups import PAGE_TOKENS, Setup
 
 from drift_engine import wire
-from drift_engine.devices.base import Draw, Lane, Pass, Row
+from drift_engine.devices.base import Device, Draw, Pass, Row
 from drift_engine.devices.runner import Runner
 from drift_engine.models.config import ModelConfig
 
@@ -76,15 +76,15 @@ def build(runner: Runner, decode: list[int], prefill: list[tuple[int, int]]) -> 
     return Pass(tuple(rows[: len(decoding)]), tuple(rows[len(decoding) :]))
 
 
-def measure(runner: Runner, lane: Lane, work: Pass, *, repeats: int) -> dict[str, Any]:
+def measure(runner: Runner, device: Device, work: Pass, *, repeats: int) -> dict[str, Any]:
     """Medians over `repeats` of one pass after another, each waited for; the first, which warms up, apart."""
     samples: list[tuple[float, float, float, float]] = []
     first_s = 0.0
     for index in range(repeats + 2):
         start_s = time.perf_counter()
-        event = lane.launch(work)
+        event = device.whole.launch(work)
         launch_s = time.perf_counter() - start_s
-        if not event.wait(WAIT_S):
+        if not device.wait([event], WAIT_S):
             raise TimeoutError(f"a pass did not end within {WAIT_S:.0f} s")
         wall_s = time.perf_counter() - start_s
         results = event.results()
@@ -142,7 +142,7 @@ def decode(report: Report, *, dry_run: bool) -> None:
                 continue
             case |= costs(runner.model.config, work, runner.model.dtype.itemsize)
             for name, device in devices.items():
-                case[name] = measure(runner, device.lanes[0], work, repeats=2 if dry_run else 15)
+                case[name] = measure(runner, device, work, repeats=2 if dry_run else 15)
             report.add("decode", case)
     for device in devices.values():
         device.close()
@@ -162,7 +162,7 @@ def prefill(report: Report, *, dry_run: bool) -> None:
             report.add("prefill", case | {"skipped": "more KV than fits"})
             continue
         case |= costs(runner.model.config, work, runner.model.dtype.itemsize)
-        case |= measure(runner, device.lanes[0], work, repeats=2 if dry_run else 8)
+        case |= measure(runner, device, work, repeats=2 if dry_run else 8)
         case["tflop_per_s"] = case["flop"] / case["forward_ms"] / 1e9
         report.add("prefill", case)
     device.close()

@@ -54,7 +54,7 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page_tokens: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     prefix_cache: bool = True
 
-    mode: wire.Mode = wire.Mode.FUSED
+    mode: wire.Mode = wire.Mode.AUTO
     max_running: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     """Requests that decode at the same time."""
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 512
@@ -62,6 +62,8 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunk_tokens: Positive | None = None
     """Most tokens of one fused step; None: from the TBT target and the measured speed."""
     slo: SloOptions = SloOptions()
+    latency_file: str | None = None
+    """Where the latency model is kept from one run to the next; None: the node calibrates at every start."""
 
     max_body_bytes: Positive = 8 * 1024 * 1024
     drain_timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 30.0

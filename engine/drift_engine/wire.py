@@ -26,8 +26,26 @@ class Role(enum.StrEnum):
 class Mode(enum.StrEnum):
     """How a node shares its device between prefill and decode."""
 
-    FUSED = "fused"
-    PREFILL_FIRST = "prefill-first"
+    AUTO = "auto"  # whichever of the next two serves the present load better
+    MUX = "mux"  # decode on one part of the device, prefill by layers on the other
+    FUSED = "fused"  # decode rows and prefill chunks in one pass
+    PREFILL_FIRST = "prefill-first"  # baseline: whole prompts before any decode
+
+
+class Split(msgspec.Struct, frozen=True):
+    """Two disjoint parts of a device, in streaming multiprocessors (on a CPU: cores)."""
+
+    decode_sms: int
+    prefill_sms: int
+
+
+class Activity(enum.StrEnum):
+    """What a device does at a moment."""
+
+    DECODE = "decode"  # decode steps alone
+    PREFILL = "prefill"  # prefills alone
+    FUSED = "fused"  # both in one pass
+    MUX = "mux"  # both on their parts of the device
 
 
 class FinishReason(enum.StrEnum):
@@ -131,6 +149,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     kv_bytes: int
     mode: Mode
     load_s: float
+    splits: tuple[Split, ...] = ()  # into which the device can be split; empty: not at all
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -174,9 +193,13 @@ class Stats(msgspec.Struct, frozen=True):
     cached_tokens_total: int = 0
     computed_prompt_tokens_total: int = 0
     generation_tokens_total: int = 0
-    forward_s_total: float = 0.0  # in the model's forward
+    forward_s_total: float = 0.0  # in the model's forward, of all lanes
     overhead_s_total: float = 0.0  # everything else of the steps, sampling among it
-    prefill_tokens_per_s: float = 0.0  # recent, over a chunk of 512; 0 before the first prefill
+    prefill_tokens_per_s: float = 0.0  # at the present split, over a chunk of 512; 0 before the first prefill
+    split: Split | None = None  # in use or last used; None: never split
+    activity_s_total: dict[Activity, float] = {}  # how long the device did what
+    prediction_errors: dict[str, float] = {}  # mean |predicted - observed| / observed, by kind of pass
+    late_decode_share: float = 0.0  # of decode passes beside a prefill: longer than their predicted bound
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):
@@ -260,7 +283,9 @@ class Report(msgspec.Struct, frozen=True):
     kv_pages_total: int
     page_tokens: int
     max_model_len_tokens: int
-    prefill_tokens_per_s: float  # recent rate at the present split; 0 until a prefill was seen
+    legal_splits: tuple[Split, ...]
+    split: Split | None  # in use or last used
+    prefill_tokens_per_s: float  # at the present split; 0 until a prefill was seen
     tbt_p50_ms: float
     tbt_p99_ms: float
     kv_events_sequence: int

@@ -96,7 +96,6 @@ def plan(
     spec = service.spec
     if log_level is not None:
         settings["log_level"] = log_level
-    mode = spec.multiplexing.mode
     return LocalNode(
         options=NodeOptions(
             model=spec.model.uri,
@@ -107,18 +106,28 @@ def plan(
             port=port,
             api_key_sha256=tuple(_key_hashes(environ)) if spec.auth else (),
             device=_device(spec.engine.device),
-            mode=wire.Mode.FUSED if mode == "auto" else wire.Mode(mode),
+            mode=wire.Mode(spec.multiplexing.mode),
             max_waiting=spec.routing.overload.max_queue_per_node,
             slo=SloOptions(
                 ttft_ms=float(spec.slo.ttft.target_ms),
                 ttft_per_token_ms=float(spec.slo.ttft.per_token_ms),
                 tbt_ms=float(spec.slo.tbt.target_ms),
             ),
+            latency_file=_latency_file(environ, service),
             drain_timeout_s=min(seconds(spec.rollout.drain_timeout), MAX_DRAIN_S),
             **settings,
         ),
         variables={env.name: env.value or "" for env in spec.engine.env or () if env.value_from is None},
     )
+
+
+def _latency_file(environ: Mapping[str, str], service: DriftService) -> str | None:
+    """In the user's cache folder (XDG base directories); None where there is no home."""
+    cache = environ.get("XDG_CACHE_HOME") or (environ.get("HOME") and f"{environ['HOME']}/.cache")
+    if not cache:
+        return None
+    name = re.sub(r"[^-A-Za-z0-9._]+", "-", service.served_name)
+    return f"{cache}/drift/latency/{name}.json"
 
 
 def _missing_here(service: DriftService, environ: Mapping[str, str]) -> Iterator[str]:
@@ -141,7 +150,7 @@ def _missing_here(service: DriftService, environ: Mapping[str, str]) -> Iterator
         yield "spec.engine.device: sim needs the simulator, which this version does not have yet"
     if spec.engine.tensor_parallel > 1:
         yield f"spec.engine.tensorParallel: {spec.engine.tensor_parallel} is above the maximum 1 of this version"
-    served = ["auto", *wire.Mode]
+    served = list(wire.Mode)
     if spec.multiplexing.mode not in served:
         yield (
             f"spec.multiplexing.mode: {spec.multiplexing.mode} is not served by this version's engine; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,9 @@ import pytest
 import core_harness
 from core_harness import Harness
 from drift_engine import wire
-from drift_engine.core.loop import HEARTBEAT_S, PASS_LIMIT_S
-from drift_engine.devices.base import Clock, Pass, Results
+from drift_engine.core.flights import PASS_LIMIT_S
+from drift_engine.core.loop import HEARTBEAT_S
+from drift_engine.devices.base import Clock, CutPass, Event, Lane, Pass, Results
 from drift_engine.devices.runner import Runner
 from drift_engine.errors import DeviceError
 
@@ -28,18 +29,29 @@ class HangingDevice:
     """Takes passes and ends none of them: device, lane and event in one."""
 
     name = "whole"
+    sms = 1
+    splits: Sequence[wire.Split] = ()
 
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self.clock = clock
-        self.lanes = (self,)
+        self.whole = self
 
-    def launch(self, work: Pass) -> HangingDevice:
+    def lanes(self, split: wire.Split) -> tuple[Lane, Lane]:
+        raise AssertionError("it has no splits")
+
+    def cut(self, work: Pass) -> CutPass:
+        raise AssertionError("a fused core cuts nothing")
+
+    def launch(self, work: Pass) -> Event:
         return self
+
+    def launch_layers(self, cut: CutPass, stop: int) -> Event:
+        raise AssertionError("a fused core cuts nothing")
 
     def done(self) -> bool:
         return False
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, events: Sequence[Event], timeout_s: float) -> bool:
         return False
 
     def results(self) -> Results:

@@ -252,11 +252,11 @@ def test_an_event_is_done_when_the_device_is(model: tuple[Transformer, Path]) ->
     stream = host_streams.HostStream()
     device = host_streams.whole_device(runner, MonotonicClock(), stream=stream)
     stream.held = True
-    event = device.lanes[0].launch(work)
+    event = device.whole.launch(work)
     assert not event.done()
-    assert not event.wait(0.001)
+    assert not device.wait([event], 0.001)
     stream.held = False
-    assert event.wait(0.0)
+    assert device.wait([event], 0.0)
     results = event.results()
     assert results.drawn.keys() == {"r0", "r1"}
     assert 0 < results.forward_s <= results.pass_s
@@ -267,20 +267,20 @@ def test_an_event_is_done_when_the_device_is(model: tuple[Transformer, Path]) ->
 def test_passes_in_flight_share_no_memory(model: tuple[Transformer, Path]) -> None:
     runner, work = filled_runner(model[0], [3, 5, 7])
     device = host_streams.whole_device(runner, MonotonicClock())
-    expected = [device.lanes[0].launch(Pass((row,), ())).results().drawn for row in work.decode]
-    events = [device.lanes[0].launch(Pass((row,), ())) for row in work.decode]
+    expected = [device.whole.launch(Pass((row,), ())).results().drawn for row in work.decode]
+    events = [device.whole.launch(Pass((row,), ())) for row in work.decode]
     assert [event.results().drawn for event in events] == expected
 
 
 def test_passes_that_nobody_reads_have_a_bound(model: tuple[Transformer, Path]) -> None:
     runner, work = filled_runner(model[0], [3])
     device = host_streams.whole_device(runner, MonotonicClock())
-    events = [device.lanes[0].launch(work) for _ in range(cuda.MAX_IN_FLIGHT)]
+    events = [device.whole.launch(work) for _ in range(cuda.MAX_IN_FLIGHT)]
     with pytest.raises(AssertionError, match="never read"):
-        device.lanes[0].launch(work)
+        device.whole.launch(work)
     for event in events:
         event.results()
-    device.lanes[0].launch(work).results()
+    device.whole.launch(work).results()
 
 
 def test_a_failure_of_the_driver_carries_its_code() -> None:
@@ -337,8 +337,8 @@ def test_a_replayed_graph_gives_the_eager_logits(model: tuple[Transformer, Path]
             runner, MonotonicClock(), max_running=8, max_context_tokens=32, graphs=with_graphs
         )
         for _ in range(3):  # warm-up and capture, then replays
-            event = device.lanes[0].launch(work)
-            assert event.wait(60.0)
+            event = device.whole.launch(work)
+            assert device.wait([event], 60.0)
             drawn[with_graphs] = event.results()
         device.close()
     assert drawn[True].drawn == drawn[False].drawn

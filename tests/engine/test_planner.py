@@ -7,11 +7,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_engine import wire
-from drift_engine.scheduling import planner
-from drift_engine.scheduling.latency import MeasuredRates
-from drift_engine.scheduling.views import Limits, Memory, Running, State, Waiting
+from drift_engine.latency.loads import Load
+from drift_engine.scheduling import fused, order, planner
+from drift_engine.scheduling.order import Urgency
+from drift_engine.scheduling.views import Cut, Flight, Lanes, Limits, Memory, Running, State, Waiting
 
 PAGE_TOKENS = 4
+LAYERS = 10
+SPLITS = tuple(wire.Split(sms, 8 - sms) for sms in range(1, 8))
+
+
+class Speeds:
+    """On one SM a decode step takes `decode_s` and `row_s` per row, a prefill `token_s` per token; s SMs take 1/s of
+    the prefill's time, and of the decode step's until `saturated` SMs. Nothing is slower beside a neighbour."""
+
+    def __init__(self, decode_s: float, token_s: float, *, row_s: float = 0.0, saturated: int = 1) -> None:
+        self._decode_s, self._row_s, self._token_s, self._saturated = decode_s, row_s, token_s, saturated
+
+    def pass_s(self, load: Load, sms: int) -> float | None:
+        decode_s = self._decode_s + self._row_s * load.decode_rows if load.decode_rows else 0.0
+        return decode_s / min(sms, self._saturated) + load.new_tokens * self._token_s / sms
+
+    def beside_s(self, load: Load, sms: int, neighbour: Load) -> float | None:
+        return self.pass_s(load, sms)
+
+
+class Unknown:
+    def pass_s(self, load: Load, sms: int) -> float | None:
+        return None
+
+    def beside_s(self, load: Load, sms: int, neighbour: Load) -> float | None:
+        return None
 
 
 def state(
@@ -23,14 +49,28 @@ def state(
     max_running: int = 8,
     chunk_tokens: int | None = None,
     max_step_tokens: int = 512,
+    lanes: Lanes | None = None,
+    in_flight: int = 0,
 ) -> State:
     total = free + evictable + sum(-(-r.computed_tokens // PAGE_TOKENS) for r in running)
     return State(
         waiting,
         running,
         Memory(PAGE_TOKENS, total, free, evictable),
-        Limits(max_running, chunk_tokens, max_step_tokens),
+        Limits(max_running, chunk_tokens, max_step_tokens, LAYERS),
+        lanes or Lanes(1),
+        in_flight,
     )
+
+
+def lanes(
+    *,
+    flight: Flight | None = None,
+    cut: Cut | None = None,
+    split: wire.Split | None = None,
+    mode: wire.Mode | None = None,
+) -> Lanes:
+    return Lanes(8, SPLITS, flight, (cut,) if cut is not None else (), split, mode)
 
 
 def new(
@@ -40,30 +80,23 @@ def new(
     cached: int = 0,
     idle: int | None = None,
     arrival_s: float = 0.0,
+    deadline_s: float = 0.4,
     priority: int = 0,
 ) -> Waiting:
     """`idle` None: nobody else holds the cached pages."""
-    return Waiting(name, tokens, cached, cached // PAGE_TOKENS if idle is None else idle, arrival_s, priority)
+    idle_pages = cached // PAGE_TOKENS if idle is None else idle
+    return Waiting(name, tokens, cached, idle_pages, arrival_s, deadline_s, priority)
 
 
 def decoding(name: str, context: int, *, arrival_s: float = 0.0, priority: int = 0) -> Running:
     return Running(name, context, 1, arrival_s, 0.08, priority)
 
 
-def rates(decode_s: float, prefill_s_per_token: float) -> MeasuredRates:
-    model = MeasuredRates()
-    for rows in (1, 8, 16):
-        model.observe(prefill_tokens=0, decode_rows=rows, seconds=decode_s)
-    for tokens in (64, 256, 512):
-        model.observe(prefill_tokens=tokens, decode_rows=0, seconds=tokens * prefill_s_per_token)
-    return model
-
-
 def test_fused_serves_decodes_and_a_chunk_in_one_pass() -> None:
     plan = planner.plan(
         wire.Mode.FUSED,
         state(waiting=(new("p", 300),), running=(decoding("d", 9),), chunk_tokens=64),
-        MeasuredRates(),
+        Unknown(),
         0.0,
     )
     assert plan.decode == ("d",)
@@ -75,7 +108,7 @@ def test_prefill_first_leaves_decodes_waiting_while_a_prompt_is_there() -> None:
     plan = planner.plan(
         wire.Mode.PREFILL_FIRST,
         state(waiting=(new("p", 300),), running=(decoding("d", 9),)),
-        MeasuredRates(),
+        Unknown(),
         0.0,
     )
     assert plan.decode == ()
@@ -83,7 +116,7 @@ def test_prefill_first_leaves_decodes_waiting_while_a_prompt_is_there() -> None:
 
 
 def test_the_chunk_fills_what_the_tbt_target_leaves() -> None:
-    latency = rates(decode_s=0.02, prefill_s_per_token=0.0005)
+    latency = Speeds(0.02, 0.0005)
     plan = planner.plan(
         wire.Mode.FUSED, state(waiting=(new("p", 300),), running=(decoding("d", 9),)), latency, 0.0
     )
@@ -92,20 +125,20 @@ def test_the_chunk_fills_what_the_tbt_target_leaves() -> None:
 
 
 def test_prefill_moves_even_when_the_target_can_not_be_met() -> None:
-    latency = rates(decode_s=0.2, prefill_s_per_token=0.01)
+    latency = Speeds(0.2, 0.01)
     plan = planner.plan(
         wire.Mode.FUSED, state(waiting=(new("p", 300),), running=(decoding("d", 9),)), latency, 0.0
     )
-    assert plan.prefill[0].tokens == planner.MIN_CHUNK_TOKENS
+    assert plan.prefill[0].tokens == fused.MIN_CHUNK_TOKENS
 
 
 def test_without_decodes_the_chunk_is_as_large_as_a_step_may_be() -> None:
-    plan = planner.plan(wire.Mode.FUSED, state(waiting=(new("p", 1000),)), MeasuredRates(), 0.0)
+    plan = planner.plan(wire.Mode.FUSED, state(waiting=(new("p", 1000),)), Unknown(), 0.0)
     assert plan.prefill[0].tokens == 512
 
 
 def test_cached_tokens_are_not_computed_again() -> None:
-    plan = planner.plan(wire.Mode.FUSED, state(waiting=(new("p", 100, cached=96),)), MeasuredRates(), 0.0)
+    plan = planner.plan(wire.Mode.FUSED, state(waiting=(new("p", 100, cached=96),)), Unknown(), 0.0)
     assert plan.prefill[0].tokens == 4
 
 
@@ -115,7 +148,7 @@ def test_the_latest_of_the_lowest_priority_is_preempted() -> None:
         decoding("important", 8, arrival_s=3.0, priority=1),
         decoding("late", 8, arrival_s=2.0),
     )
-    plan = planner.plan(wire.Mode.FUSED, state(running=running, free=2), MeasuredRates(), 0.0)
+    plan = planner.plan(wire.Mode.FUSED, state(running=running, free=2), Unknown(), 0.0)
     assert plan.preempt == ("late",)
     assert plan.decode == ("old", "important")
 
@@ -124,7 +157,7 @@ def test_nobody_is_admitted_into_a_full_cache() -> None:
     plan = planner.plan(
         wire.Mode.FUSED,
         state(waiting=(new("p", 40),), running=(decoding("d", 7),), free=10),
-        MeasuredRates(),
+        Unknown(),
         0.0,
     )
     assert plan.admit == ()
@@ -136,7 +169,7 @@ def test_pages_that_others_hold_need_no_room() -> None:
         plan = planner.plan(
             wire.Mode.FUSED,
             state(waiting=(new("p", 44, cached=40, idle=idle),), running=crowded, free=5),
-            MeasuredRates(),
+            Unknown(),
             0.0,
         )
         assert plan.admit == admitted
@@ -145,7 +178,7 @@ def test_pages_that_others_hold_need_no_room() -> None:
 def test_a_request_behind_one_that_does_not_fit_waits_too() -> None:
     waiting = (new("large", 400, arrival_s=1.0), new("small", 4, arrival_s=2.0))
     plan = planner.plan(
-        wire.Mode.FUSED, state(waiting=waiting, running=(decoding("d", 7),), free=20), MeasuredRates(), 0.0
+        wire.Mode.FUSED, state(waiting=waiting, running=(decoding("d", 7),), free=20), Unknown(), 0.0
     )
     assert plan.admit == ()
 
@@ -174,21 +207,23 @@ def states(draw: st.DrawFn) -> State:
         evictable=draw(st.integers(0, 30)),
         chunk_tokens=draw(st.sampled_from([None, 1, 8, 64])),
         max_step_tokens=draw(st.sampled_from([16, 512])),
+        lanes=lanes(),
     )
 
 
 @given(picture=states(), mode=st.sampled_from(list(wire.Mode)))
 def test_every_plan_can_be_carried_out(picture: State, mode: wire.Mode) -> None:
-    plan = planner.plan(mode, picture, rates(0.02, 0.0005), 0.0)
+    plan = planner.plan(mode, picture, Speeds(0.02, 0.0005), 0.0)
     running = {r.request_id: r for r in picture.running}
     waiting = {w.request_id: w for w in picture.waiting}
     memory = picture.memory
-    computed = [*plan.decode, *(chunk.request_id for chunk in plan.prefill)]
+    chunks = plan.prefill + plan.begin
+    computed = [*plan.decode, *(chunk.request_id for chunk in chunks)]
     assert len(set(computed)) == len(computed)
     assert not set(computed) & set(plan.preempt)
     assert set(plan.admit) <= set(waiting)
     assert len(running) - len(plan.preempt) + len(plan.admit) <= max(picture.limits.max_running, len(running))
-    for chunk in plan.prefill:
+    for chunk in chunks:
         request = running.get(chunk.request_id) or waiting[chunk.request_id]
         left = request.remaining_tokens if isinstance(request, Running) else request.tokens
         assert 0 < chunk.tokens <= left
@@ -197,7 +232,7 @@ def test_every_plan_can_be_carried_out(picture: State, mode: wire.Mode) -> None:
         memory.growth(running[c.request_id].computed_tokens, c.tokens)
         if c.request_id in running
         else memory.pages(waiting[c.request_id].cached_tokens + c.tokens)
-        for c in plan.prefill
+        for c in chunks
     )
     if (
         len(running) - len(plan.preempt) + len(plan.admit) > 1
@@ -207,7 +242,163 @@ def test_every_plan_can_be_carried_out(picture: State, mode: wire.Mode) -> None:
 
 @given(picture=states(), mode=st.sampled_from(list(wire.Mode)))
 def test_somebody_always_moves(picture: State, mode: wire.Mode) -> None:
-    plan = planner.plan(mode, picture, MeasuredRates(), 0.0)
+    plan = planner.plan(mode, picture, Unknown(), 0.0)
     if picture.running or picture.waiting:
         room = picture.memory.pages_free + picture.memory.pages_evictable
         assert not plan.empty or plan.preempt or (len(picture.running) == 1 and room == 0)
+
+
+# multiplexing -----------------------------------------------------------------------------------------------
+
+
+def test_decode_gets_the_fewest_sms_that_keep_its_target() -> None:
+    latency = Speeds(0.200, 0.001, saturated=8)
+    picture = state(waiting=(new("p", 300),), running=(decoding("d", 9),), lanes=lanes())
+    plan = planner.plan(wire.Mode.MUX, picture, latency, 0.0)
+    assert plan.split == wire.Split(3, 5)  # 200 / 3 ms are within 80 ms, 200 / 2 are not
+    assert plan.decode == ("d",)
+    assert [chunk.request_id for chunk in plan.begin] == ["p"]
+    assert not plan.prefill
+
+
+def test_a_target_that_no_split_keeps_gets_the_most() -> None:
+    picture = state(waiting=(new("p", 300),), running=(decoding("d", 9),), lanes=lanes())
+    plan = planner.plan(wire.Mode.MUX, picture, Speeds(9.0, 0.001, saturated=8), 0.0)
+    assert plan.split == SPLITS[-1]
+
+
+def test_a_smaller_decode_part_is_taken_with_room_to_spare_only() -> None:
+    for decode_s, expected in ((0.150, 3), (0.130, 2)):  # on 2 SMs 75 ms and 65 ms of 80
+        picture = state(
+            waiting=(new("p", 300),), running=(decoding("d", 9),), lanes=lanes(split=wire.Split(3, 5))
+        )
+        plan = planner.plan(wire.Mode.MUX, picture, Speeds(decode_s, 0.001, saturated=8), 0.0)
+        assert plan.split is not None
+        assert plan.split.decode_sms == expected
+
+
+def test_layers_are_launched_as_far_as_the_decode_step_lasts() -> None:
+    # 10 layers of 6 ms each on 7 SMs, beside a step of 20 ms
+    latency = Speeds(0.020, 0.001)
+    picture = state(waiting=(new("p", 420),), running=(decoding("d", 9),), free=1000, lanes=lanes())
+    plan = planner.plan(wire.Mode.MUX, picture, latency, 0.0)
+    assert plan.split == wire.Split(1, 7)
+    assert plan.layers == 4
+
+
+def test_layers_that_are_queued_beyond_the_step_are_enough() -> None:
+    latency = Speeds(0.020, 0.001)
+    load = Load.prefill([(350, 0)])  # 5 ms per layer on 7 SMs
+    flight = Flight(Load.decode(4, 40), SPLITS[0], ends_s=0.010)
+    for launched, expected in ((2, 0), (1, 1), (0, 2)):
+        cut = Cut(load, 0.4, SPLITS[0], LAYERS, launched=launched, done=0)
+        plan = planner.plan(
+            wire.Mode.MUX, state(lanes=lanes(flight=flight, cut=cut), in_flight=5), latency, 0.0
+        )
+        assert plan.layers == expected
+
+
+def test_a_phase_that_is_alone_has_the_whole_device() -> None:
+    latency = Speeds(0.020, 0.001)
+    alone = planner.plan(wire.Mode.MUX, state(running=(decoding("d", 9),), lanes=lanes()), latency, 0.0)
+    assert alone.decode == ("d",)
+    assert alone.split is None
+    alone = planner.plan(wire.Mode.MUX, state(waiting=(new("p", 300),), lanes=lanes()), latency, 0.0)
+    assert alone.begin
+    assert alone.layers
+    assert alone.split is None
+
+
+def test_decode_goes_on_while_a_prefill_is_cut() -> None:
+    cut = Cut(Load.prefill([(300, 0)]), 0.4, SPLITS[2], LAYERS, launched=3, done=1)
+    picture = state(running=(decoding("d", 9),), lanes=lanes(cut=cut, split=SPLITS[2]), in_flight=1)
+    plan = planner.plan(wire.Mode.MUX, picture, Speeds(0.200, 0.001, saturated=8), 0.0)
+    assert plan.decode == ("d",)
+    assert plan.split == wire.Split(3, 5)
+    assert not plan.begin
+
+
+def test_nothing_is_launched_beside_a_pass_on_the_whole_device() -> None:
+    busy = Flight(Load.decode(1, 9), None, ends_s=0.01)
+    picture = state(waiting=(new("p", 300),), lanes=lanes(flight=busy), in_flight=1)
+    assert planner.plan(wire.Mode.MUX, picture, Speeds(0.02, 0.001), 0.0).empty
+
+
+@pytest.mark.parametrize(("target_ms", "expected"), [(30.0, wire.Mode.MUX), (400.0, wire.Mode.FUSED)])
+def test_auto_shares_in_space_for_tight_targets_and_in_time_for_loose_ones(
+    target_ms: float, expected: wire.Mode
+) -> None:
+    # a decode step takes 20 ms on any part, so it leaves most of the device idle
+    row = Running("d", 9, 1, 0.0, target_ms / 1e3)
+    picture = state(waiting=(new("p", 2000),), running=(row,), max_step_tokens=2048, lanes=lanes(), free=1000)
+    assert planner.plan(wire.Mode.AUTO, picture, Speeds(0.020, 0.002), 0.0).mode is expected
+
+
+def test_auto_keeps_to_its_mode_for_small_gains() -> None:
+    row = Running("d", 9, 1, 0.0, 0.2)
+    for mode in (wire.Mode.MUX, wire.Mode.FUSED):
+        picture = state(
+            waiting=(new("p", 2000),), running=(row,), max_step_tokens=2048, lanes=lanes(mode=mode), free=1000
+        )
+        assert planner.plan(wire.Mode.AUTO, picture, Speeds(0.020, 0.002), 0.0).mode is mode
+
+
+def test_auto_is_fused_where_the_device_has_one_lane() -> None:
+    picture = state(waiting=(new("p", 300),), running=(decoding("d", 9),))
+    assert planner.plan(wire.Mode.AUTO, picture, Speeds(0.02, 0.0005), 0.0).mode is wire.Mode.FUSED
+
+
+@pytest.mark.parametrize(
+    ("tokens", "deadline_s", "cut_deadline_s", "expected"),
+    [
+        (100, 0.10, 1.0, ["p"]),  # short and late behind it: goes between two layers
+        (100, 0.60, 1.0, []),  # makes its target behind it
+        (100, 0.01, 1.0, []),  # does not make its target before it either
+        (1300, 0.40, 1.0, []),  # longer than what is left
+        (100, 0.10, 0.31, []),  # the one that is cut would miss its target
+        (100, 0.10, 0.20, ["p"]),  # the one that is cut misses its target anyway
+    ],
+)
+def test_a_prompt_that_would_be_late_goes_between_the_layers_of_a_long_one(
+    tokens: int, deadline_s: float, cut_deadline_s: float, expected: list[str]
+) -> None:
+    # 400 ms on 8 SMs, of which 300 are left; 100 tokens take 25
+    cut = Cut(Load.prefill([(1600, 0)]), cut_deadline_s, None, 8, launched=2, done=2)
+    picture = state(
+        waiting=(new("p", tokens, deadline_s=deadline_s),), free=1000, lanes=lanes(cut=cut), in_flight=1
+    )
+    plan = planner.plan(wire.Mode.MUX, picture, Speeds(0.02, 0.002), 0.0)
+    assert [chunk.request_id for chunk in plan.begin] == expected
+    assert plan.layers
+
+
+# order ------------------------------------------------------------------------------------------------------
+
+
+def urgency(now_s: float, *, arrival_s: float, prefill_s: float, target_s: float = 0.4) -> Urgency:
+    return order.urgency(
+        priority=0, arrival_s=arrival_s, deadline_s=arrival_s + target_s, prefill_s=prefill_s, now_s=now_s
+    )
+
+
+def test_who_has_to_start_soonest_is_first() -> None:
+    long, short = urgency(0.1, arrival_s=0.05, prefill_s=0.3), urgency(0.1, arrival_s=0.0, prefill_s=0.01)
+    assert long < short
+
+
+def test_who_is_late_anyway_steps_back() -> None:
+    late, timely = urgency(0.3, arrival_s=0.0, prefill_s=0.2), urgency(0.3, arrival_s=0.2, prefill_s=0.2)
+    assert timely < late
+
+
+@given(
+    late_s=st.floats(0.0, 10.0),
+    others=st.lists(st.tuples(st.floats(0.0, 5.0), st.floats(0.0, 0.4)), max_size=5),
+)
+def test_nobody_steps_back_for_longer_than_the_ageing_bound(
+    late_s: float, others: list[tuple[float, float]]
+) -> None:
+    now_s = late_s + 0.4 * order.AGED_TARGETS
+    aged = urgency(now_s, arrival_s=0.0, prefill_s=0.3)
+    for arrival_s, prefill_s in others:
+        assert aged <= urgency(now_s, arrival_s=arrival_s, prefill_s=prefill_s)

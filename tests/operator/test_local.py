@@ -56,7 +56,12 @@ def test_command_line_carries_the_options() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "mode"),
-    [("auto", wire.Mode.FUSED), ("fused", wire.Mode.FUSED), ("prefill-first", wire.Mode.PREFILL_FIRST)],
+    [
+        ("auto", wire.Mode.AUTO),
+        ("mux", wire.Mode.MUX),
+        ("fused", wire.Mode.FUSED),
+        ("prefill-first", wire.Mode.PREFILL_FIRST),
+    ],
 )
 def test_modes_that_are_served(asked: str, mode: wire.Mode) -> None:
     assert planned(multiplexing={"mode": asked}).options.mode is mode
@@ -194,3 +199,18 @@ def test_other_model_that_is_none(tmp_path: Path) -> None:
         local.with_model(service, str(tmp_path / "absent"))
     with pytest.raises(ManifestError, match=r"spec\.model\.uri"):
         local.with_model(service, "ftp://x")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"HOME": "/home/u"}, "/home/u/.cache/drift/latency/a-b.json"),
+        ({"HOME": "/home/u", "XDG_CACHE_HOME": "/cache"}, "/cache/drift/latency/a-b.json"),
+        ({}, None),
+    ],
+)
+def test_what_was_learned_of_speed_is_kept_in_the_users_cache(
+    environ: dict[str, str], expected: str | None
+) -> None:
+    node = planned(environ, model={"uri": "hf://a/b", "name": "a/b"})
+    assert node.options.latency_file == expected

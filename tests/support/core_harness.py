@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -18,8 +19,10 @@ from drift_engine.core.loop import Core, CoreLimits
 from drift_engine.devices.base import Clock, Device
 from drift_engine.devices.cpu import CpuDevice
 from drift_engine.devices.runner import Runner
+from drift_engine.latency.model import LatencyModel
 from drift_engine.models.kv_store import KvStore
 from drift_engine.models.transformer import Transformer
+from drift_engine.scheduling.predictions import Learned
 
 
 class Mailbox:
@@ -51,7 +54,9 @@ class Answer:
 
 
 def _cpu_device(runner: Runner, clock: Clock) -> Device:
-    return CpuDevice(runner, clock, threads=1)
+    """Two lanes of one thread each, on whatever cores there are."""
+    first = min(os.sched_getaffinity(0))
+    return CpuDevice(runner, clock, threads=2, cores=[first, max(os.sched_getaffinity(0))])
 
 
 class Harness:
@@ -71,6 +76,7 @@ class Harness:
         prefix: bool = True,
         make_device: Callable[[Runner, Clock], Device] = _cpu_device,
         clock: Clock | None = None,
+        latency: Learned | None = None,
     ) -> None:
         config = model.config
         clock = clock or MonotonicClock()
@@ -89,14 +95,18 @@ class Harness:
                 max_model_len_tokens=min(model.max_context_tokens, pages * page_tokens),
                 max_step_tokens=max_step_tokens,
                 chunk_tokens=chunk_tokens,
+                ttft_target_s=0.4,
+                ttft_per_token_s=0.0,
                 tbt_target_s=0.08,
                 eos_token_ids=frozenset(config.eos_token_ids),
+                layers=config.num_layers,
             ),
+            latency or LatencyModel(),
         )
         self.answers: dict[str, Answer] = {}
         self.stats: wire.Stats | None = None
 
-    def __enter__(self) -> Harness:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -69,4 +69,4 @@ def whole_device(
             max_context_tokens=max_context_tokens or runner.model.max_context_tokens,
             lane_sms=1,
         )
-    return CudaDevice(runner, clock, [CudaLane("whole", runner, stream, clock, lane_sms=1, graphs=decode)])
+    return CudaDevice(runner, clock, CudaLane("whole", runner, stream, clock, sms=1, graphs=decode))

@@ -131,6 +131,8 @@ def report(context: Context) -> wire.Report:
         kv_pages_total=ready.kv_pages if ready else 0,
         page_tokens=ready.page_tokens if ready else context.options.page_tokens,
         max_model_len_tokens=ready.max_model_len_tokens if ready else 0,
+        legal_splits=ready.splits if ready else (),
+        split=stats.split if stats else None,
         prefill_tokens_per_s=stats.prefill_tokens_per_s if stats else 0.0,
         tbt_p50_ms=metrics.tbt_ms(0.5),
         tbt_p99_ms=metrics.tbt_ms(0.99),

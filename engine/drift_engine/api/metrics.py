@@ -222,6 +222,32 @@ class _CoreCollector(Collector):
         }
         for name, (text, value) in own.items():
             yield CounterMetricFamily(name, text, value)
+        activities = CounterMetricFamily(
+            "drift_activity_seconds", "How long the device did what.", labels=["activity"]
+        )
+        for activity, seconds in stats.activity_s_total.items():
+            activities.add_metric([activity], seconds)
+        yield activities
+        predictions = GaugeMetricFamily(
+            "drift_prediction_error_ratio",
+            "Mean error of a pass's predicted time over recent passes.",
+            labels=["kind"],
+        )
+        for kind, error in stats.prediction_errors.items():
+            predictions.add_metric([kind], error)
+        yield predictions
+        yield GaugeMetricFamily(
+            "drift_late_decode_ratio",
+            "Share of decode passes beside a prefill that took longer than their predicted bound.",
+            stats.late_decode_share,
+        )
+        if stats.split is not None:
+            parts = GaugeMetricFamily(
+                "drift_split_sms", "SMs (CPU: cores) of each part, now or when last split.", labels=["phase"]
+            )
+            parts.add_metric(["decode"], stats.split.decode_sms)
+            parts.add_metric(["prefill"], stats.split.prefill_sms)
+            yield parts
 
 
 def _labelled(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from importlib import metadata
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,11 +14,7 @@ from drift_engine.api.chat import prompt
 from drift_engine.api.context import Context
 from drift_engine.api.requests import DetokenizeRequest, TokenizeRequest
 from drift_engine.node.health import Phase
-
-try:
-    _VERSION = metadata.version("drift-serve")
-except metadata.PackageNotFoundError:  # run from the sources
-    _VERSION = "0.0.0"
+from drift_engine.version import drift_version
 
 
 def _card(context: Context, created: int) -> dict[str, Any]:
@@ -79,7 +74,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/version")
     async def version() -> dict[str, str]:
-        return {"version": _VERSION}
+        return {"version": drift_version()}
 
     @routes.get("/healthz")
     async def healthz() -> dict[str, str]:

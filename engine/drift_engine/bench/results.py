@@ -6,7 +6,6 @@ measured, or not defined for this run (a percentile of nothing, attainment witho
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 from typing import Literal
 
@@ -178,14 +177,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     server_counts: ServerCounts | None = None
     realtime_factor: float | None = None
     """Simulations: simulated seconds per second."""
-
-
-def drift_version() -> str:
-    """Of this installation; "source" where the source roots are on the path and nothing is installed."""
-    try:
-        return importlib.metadata.version("drift-serve")
-    except importlib.metadata.PackageNotFoundError:
-        return "source"
 
 
 def dump(result: Result) -> bytes:

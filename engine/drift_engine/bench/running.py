@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from drift_engine.bench import counters, metrics, preparing, results
+from drift_engine.bench import counters, metrics, preparing
 from drift_engine.bench.preparing import Wishes
 from drift_engine.bench.records import LogError, LogWriter, RequestRecord
 from drift_engine.bench.replaying import Clock, LoopLag, WallClock, replay
@@ -18,6 +18,7 @@ from drift_engine.bench.results import Result, ServerCounts, Slo, Workload
 from drift_engine.bench.servers import Model, Server, ServerError
 from drift_engine.bench.streaming import Sender
 from drift_engine.bench.traces import Arrival
+from drift_engine.version import drift_version
 
 SETTLE_S = 5.0
 """A server's counters may move a moment after its last answer; they get so long to agree."""
@@ -115,7 +116,7 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
         mode=load.mode or (before and counters.label(before, "mode")) or "unknown",
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=load.command,
-        drift_version=results.drift_version(),
+        drift_version=drift_version(),
         url=server.url,
         model=model.id,
         workload=load.workload,

@@ -7,6 +7,7 @@ loop only carries out: it may be read as the list of what happens to a request, 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -14,13 +15,13 @@ from msgspec.structs import replace
 from drift_engine import wire
 from drift_engine.cache import KvCache, OutOfPages
 from drift_engine.core.channel import Messages
+from drift_engine.core.flights import Ended, Flights
 from drift_engine.core.grammars import GrammarError, Grammars
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Request
-from drift_engine.devices.base import Device, Event, Pass, Results, Row
-from drift_engine.errors import DeviceError
+from drift_engine.devices.base import Device, Drawn, Row
 from drift_engine.scheduling import planner, plans, views
-from drift_engine.scheduling.latency import MeasuredRates
+from drift_engine.scheduling.predictions import Learned
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,6 @@ IDLE_WAIT_S = 0.5
 
 HEARTBEAT_S = 1.0
 """A core without news says so this often; a node whose core is silent for long ends."""
-
-PASS_LIMIT_S = 600.0
-"""A pass that takes longer hangs. The longest honest one: 2,048 prompt tokens of an 8B model on 2 CPU cores, which at
-the 0.2 TFLOP/s measured there takes about 3 minutes."""
 
 POLL_WAIT_S = 0.02
 """A busy core reads messages this often while a pass runs; the end of the pass wakes it at once."""
@@ -46,19 +43,15 @@ class CoreLimits:
     max_model_len_tokens: int
     max_step_tokens: int
     chunk_tokens: int | None
+    ttft_target_s: float
+    ttft_per_token_s: float
     tbt_target_s: float
     eos_token_ids: frozenset[int]
+    layers: int
 
-
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A launched pass; `advances` tells how many tokens of each request it computes."""
-
-    event: Event
-    advances: dict[str, int]
-    decode_rows: int
-    prefill_tokens: int
-    launched_s: float
+    def ttft_s(self, prompt_tokens: int) -> float:
+        """The promise to a prompt of so many uncached tokens."""
+        return self.ttft_target_s + self.ttft_per_token_s * prompt_tokens
 
 
 class Core:
@@ -72,6 +65,7 @@ class Core:
         grammars: Grammars,
         mode: wire.Mode,
         limits: CoreLimits,
+        latency: Learned,
     ) -> None:
         self._device = device
         self._cache = cache
@@ -79,12 +73,12 @@ class Core:
         self._grammars = grammars
         self._mode = mode
         self._limits = limits
-        self._latency = MeasuredRates()
+        self._latency = latency
         self._queues = Queues()
-        self._in_flight: InFlight | None = None
-        self._spent_s = 0.0  # on the pass in flight
+        self._flights = Flights(device, latency)
         self._outputs: list[wire.Output] = []
         self._events_sequence = 1  # 0 means: before the first
+        self._activity_s = dict.fromkeys(wire.Activity, 0.0)
         self._changed = False
         self._unchecked = False
         self._told_s = 0.0
@@ -92,19 +86,22 @@ class Core:
         self.stopping = False
 
     def step(self) -> None:
-        """One turn. Returns within IDLE_WAIT_S, or POLL_WAIT_S while a pass runs."""
-        busy = self._in_flight is not None or len(self._queues) > 0
+        """One turn. Returns within IDLE_WAIT_S, or POLL_WAIT_S while a lane computes."""
+        busy = len(self._flights) > 0 or len(self._queues) > 0
         self._take(self._channel.receive(0.0 if busy else IDLE_WAIT_S))
-        start_s = self._device.clock.now_s()
-        if self._in_flight is None:
-            self._in_flight = self._launch(self._plan())
-            if self._in_flight is None and self._queues.running:
-                self._preempt(self._latest())
-        results = self._poll()
-        if results is not None:
-            self._merge(results)
+        clock = self._device.clock
+        start_s = clock.now_s()
+        self._carry_out(self._plan())
+        if not len(self._flights) and self._queues.running:
+            self._preempt(self._latest())
+        activity, launched_s = self._flights.activity, clock.now_s()
+        ended = self._flights.poll(POLL_WAIT_S)
+        waited_s = clock.now_s() - launched_s
+        for flight in ended:
+            self._merge(flight)
         self._emit()
-        self._account(results, self._device.clock.now_s() - start_s)
+        if activity is not None:
+            self._account(activity, ended, clock.now_s() - start_s, waited_s)
         if not busy:
             self._check_books()
 
@@ -139,11 +136,12 @@ class Core:
             except GrammarError as error:
                 self._refuse(message, f"grammar: {error}")
                 return
-        target_ms = message.slo.tbt_ms
+        asked = message.slo
         self._queues.enqueue(
             Request(
                 message,
-                limits.tbt_target_s if target_ms is None else target_ms / 1e3,
+                limits.tbt_target_s if asked.tbt_ms is None else asked.tbt_ms / 1e3,
+                limits.ttft_s(len(message.token_ids)) if asked.ttft_ms is None else asked.ttft_ms / 1e3,
                 limits.eos_token_ids,
                 matcher,
             )
@@ -159,8 +157,9 @@ class Core:
         request = self._queues.find(request_id)
         if request is None:
             return
-        if self._in_flight is not None and request_id in self._in_flight.advances:
+        if request_id in self._flights:
             request.cancelled = True  # its pages are written to until the pass ends
+            self._flights.drop(lambda other: not self._queues.running[other].cancelled)
         else:
             self._finish(request)
         self._changed = True
@@ -168,42 +167,62 @@ class Core:
     # plan and launch --------------------------------------------------------------------------------------
 
     def _plan(self) -> plans.Plan:
-        if not len(self._queues):
+        flights = self._flights
+        if not len(self._queues) or flights.full:
             return plans.Plan(self._mode)
         limits, cache = self._limits, self._cache
+        now_s = self._device.clock.now_s()
+        places = limits.max_running - len(self._queues.running)
         state = views.State(
             waiting=tuple(
                 self._queues.candidates(
-                    limits.max_running - len(self._queues.running),
+                    self._line(now_s),
+                    min(places, 1)
+                    if flights.cutting
+                    else places,  # one may interrupt the prefill that is cut
                     limits.max_step_tokens,
                     cache.pages_free + cache.pages_evictable,
                     lambda r: cache.match(r.tokens, r.submit.salt),
                 )
             ),
-            running=tuple(request.running_view() for request in self._queues.running.values()),
+            running=tuple(
+                request.running_view()
+                for request_id, request in self._queues.running.items()
+                if request_id not in flights
+            ),
             memory=views.Memory(
                 cache.page_tokens, cache.pages_total, cache.pages_free, cache.pages_evictable
             ),
-            limits=views.Limits(limits.max_running, limits.chunk_tokens, limits.max_step_tokens),
+            limits=views.Limits(
+                limits.max_running, limits.chunk_tokens, limits.max_step_tokens, limits.layers
+            ),
+            lanes=flights.view(),
+            in_flight=flights.requests,
         )
-        return planner.plan(self._mode, state, self._latency, self._device.clock.now_s())
+        return planner.plan(self._mode, state, self._latency, now_s)
 
-    def _launch(self, plan: plans.Plan) -> InFlight | None:
+    def _line(self, now_s: float) -> Iterable[Request]:
+        if self._mode is wire.Mode.PREFILL_FIRST:  # the baseline is first come, first served
+            return self._queues.waiting
+        return self._queues.by_urgency(self._latency.prefill_tokens_per_s(self._prefill_sms()), now_s)
+
+    def _carry_out(self, plan: plans.Plan) -> None:
+        flights = self._flights
         for request_id in plan.preempt:
             self._preempt(self._queues.running[request_id])
         for request_id in plan.admit:
             self._admit(self._queues.admit(request_id))
         decode = self._rows([(request_id, 1) for request_id in plan.decode])
         prefill = self._rows([(chunk.request_id, chunk.tokens) for chunk in plan.prefill])
-        if not (decode or prefill):
-            return None
-        return InFlight(
-            self._device.lanes[0].launch(Pass(decode, prefill)),
-            {row.request_id: len(row.token_ids) for row in decode + prefill},
-            len(decode),
-            sum(len(row.token_ids) for row in prefill),
-            self._device.clock.now_s(),
-        )
+        begin = self._rows([(chunk.request_id, chunk.tokens) for chunk in plan.begin])
+        if begin:
+            flights.begin(begin, min(self._queues.running[row.request_id].deadline_s for row in begin))
+        if decode or prefill:
+            # A split whose prefill found no pages is none: the pass has the device to itself.
+            split = plan.split if flights.cutting else None
+            flights.launch(plan.mode, decode, prefill, split)
+        if plan.layers and flights.cutting:
+            flights.launch_layers(plan.mode, plan.layers, plan.split)
 
     def _admit(self, request: Request) -> None:
         request.sequence = self._cache.open(request.tokens, request.submit.salt)
@@ -251,30 +270,14 @@ class Core:
 
     # poll, merge, emit ------------------------------------------------------------------------------------
 
-    def _poll(self) -> Results | None:
-        """The results of the pass in flight once it is done. Raises DeviceError for a pass that hangs."""
-        pass_ = self._in_flight
-        if pass_ is None:
-            return None
-        if pass_.event.wait(POLL_WAIT_S):
-            return pass_.event.results()
-        if self._device.clock.now_s() - pass_.launched_s > PASS_LIMIT_S:
-            raise DeviceError(
-                f"a pass of {pass_.decode_rows} decode rows and {pass_.prefill_tokens} prefill tokens has not "
-                f"ended after {PASS_LIMIT_S:g} s: the device hangs"
+    def _merge(self, ended: Ended) -> None:
+        """Books what a pass computed: pages become shareable, requests get their token or end."""
+        if ended.lane_sms is not None:
+            self._latency.observe(
+                ended.load, ended.lane_sms, ended.pass_s, ended.neighbour, self._device.clock.now_s()
             )
-        return None
-
-    def _merge(self, results: Results) -> None:
-        """Books what the pass computed: pages become shareable, requests get their token or end."""
-        pass_ = self._in_flight
-        assert pass_ is not None
-        self._in_flight = None
-        self._latency.observe(
-            prefill_tokens=pass_.prefill_tokens, decode_rows=pass_.decode_rows, seconds=results.pass_s
-        )
         computed_prompt = 0
-        for request_id, tokens in pass_.advances.items():
+        for request_id, tokens in ended.advances.items():
             request = self._queues.running[request_id]
             assert request.sequence is not None
             computed_prompt += max(0, min(tokens, request.prompt_tokens - request.computed))
@@ -282,19 +285,18 @@ class Core:
             self._cache.publish(request.sequence, request.tokens, request.computed)
             if request.cancelled:
                 self._finish(request)
-            elif request_id in results.drawn:
-                self._take_token(request, results)
+            elif request_id in ended.drawn:
+                self._take_token(request, ended.drawn[request_id])
         self._stats = replace(
             self._stats,
             steps_total=self._stats.steps_total + 1,
             computed_prompt_tokens_total=self._stats.computed_prompt_tokens_total + computed_prompt,
-            generation_tokens_total=self._stats.generation_tokens_total + len(results.drawn),
-            forward_s_total=self._stats.forward_s_total + results.forward_s,
+            generation_tokens_total=self._stats.generation_tokens_total + len(ended.drawn),
+            forward_s_total=self._stats.forward_s_total + ended.forward_s,
         )
         self._changed = True
 
-    def _take_token(self, request: Request, results: Results) -> None:
-        drawn = results.drawn[request.request_id]
+    def _take_token(self, request: Request, drawn: Drawn) -> None:
         error = None
         try:
             finish, stop_token = request.take(drawn, self._limits.max_model_len_tokens)
@@ -345,7 +347,7 @@ class Core:
     # books ------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> wire.Stats:
-        cache = self._cache
+        cache, errors = self._cache, self._latency.errors()
         return replace(
             self._stats,
             time_s=self._device.clock.now_s(),
@@ -354,18 +356,29 @@ class Core:
             queued_tokens=self._queues.queued_tokens(),
             kv_pages_used=cache.pages_used,
             kv_pages_held=cache.pages_held,
-            prefill_tokens_per_s=self._latency.prefill_tokens_per_s(),
+            prefill_tokens_per_s=self._latency.prefill_tokens_per_s(self._prefill_sms()),
+            split=self._flights.split,
+            activity_s_total=dict(self._activity_s),
+            prediction_errors={
+                "decode": errors.decode_mape,
+                "prefill": errors.prefill_mape,
+                "fused": errors.fused_mape,
+            },
+            late_decode_share=errors.decode_under_share,
         )
 
-    def _account(self, results: Results | None, elapsed_s: float) -> None:
-        """Overhead is all the time that a pass took from its plan to its emission, but for its forward."""
-        if self._in_flight is None and results is None:
-            return
-        self._spent_s += elapsed_s
-        if results is not None:
-            overhead_s = max(0.0, self._spent_s - results.forward_s)
-            self._stats = replace(self._stats, overhead_s_total=self._stats.overhead_s_total + overhead_s)
-            self._spent_s = 0.0
+    def _prefill_sms(self) -> int:
+        """What a prefill would have now."""
+        split = self._flights.split if self._flights.mode is wire.Mode.MUX else None
+        return self._device.whole.sms if split is None else split.prefill_sms
+
+    def _account(
+        self, activity: wire.Activity, ended: list[Ended], elapsed_s: float, waited_s: float
+    ) -> None:
+        """Overhead is the loop's own work, and of the passes all but their forward."""
+        overhead_s = elapsed_s - waited_s + sum(flight.overhead_s for flight in ended)
+        self._activity_s[activity] += elapsed_s
+        self._stats = replace(self._stats, overhead_s_total=self._stats.overhead_s_total + overhead_s)
 
     def _check_books(self) -> None:
         """An idle core proves that no page was lost, once after each busy spell."""

@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -18,15 +20,18 @@ import torch
 from drift_engine import models, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
-from drift_engine.core import resolving
+from drift_engine.core import learned, resolving
 from drift_engine.core.channel import Channel, Messages
 from drift_engine.core.grammars import Grammars
 from drift_engine.core.loop import Core, CoreLimits
+from drift_engine.devices import contention
 from drift_engine.devices.base import Device
 from drift_engine.devices.cpu import CpuDevice
 from drift_engine.devices.cuda import whole_device
 from drift_engine.devices.runner import Runner
-from drift_engine.errors import EngineError
+from drift_engine.errors import EngineError, OptionsError
+from drift_engine.latency import LatencyModel
+from drift_engine.models.config import ModelConfig
 from drift_engine.models.kv_store import KvStore
 from drift_engine.models.transformer import Transformer
 from drift_engine.options import NodeOptions
@@ -44,13 +49,14 @@ def serve(address: str, options: NodeOptions, model_path: Path, parent_pid: int)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = Channel(address)
     try:
-        core, device, ready = start(options, model_path, channel)
-        channel.send(ready)
+        started = start(options, model_path, channel)
+        channel.send(started.ready)
         try:
-            while not core.stopping:
-                core.step()
+            while not started.core.stopping:
+                started.core.step()
         finally:
-            device.close()
+            started.device.close()
+        started.keep_latency()
     except EngineError as error:
         channel.send(wire.Fault(str(error)))
         return 1
@@ -63,9 +69,18 @@ def serve(address: str, options: NodeOptions, model_path: Path, parent_pid: int)
     return 0
 
 
-def start(options: NodeOptions, model_path: Path, channel: Messages) -> tuple[Core, Device, wire.Ready]:
+class Started(NamedTuple):
+    core: Core
+    device: Device
+    ready: wire.Ready
+    keep_latency: Callable[[], None]  # writes what the latency model learned, where the options name a file
+
+
+def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     """Loads the model and builds the core around it. Raises EngineError."""
     start_s = time.monotonic()
+    meter = contention.ProcMeter()
+    usage = meter.read()
     # A second OpenMP team beside the lane's would be more threads than cores: libgomp then puts waiting threads to
     # sleep instead of spinning, and a decode step of drift-tiny takes 36 ms instead of 16 (32 rows, 2 cores).
     torch.set_num_threads(1)
@@ -88,7 +103,13 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> tuple[Co
     )
     kv = KvStore.allocate(model_config, config.kv_pages, config.page_tokens, torch_device, dtype)
     grammars = Grammars(model_path, model_config.vocab_size, model_config.eos_token_ids)
-    device = _device(config, model, kv)
+    device = _device(config, model, kv, meter, usage)
+    if config.mode is wire.Mode.MUX and not device.splits:
+        device.close()
+        raise OptionsError(
+            f"mode: mux needs a device that can be split, which {_unsplit(config)} cannot; take auto or fused"
+        )
+    latency, keep = _learned(options, device, config, model_config, channel)
     core = Core(
         device,
         KvCache(config.kv_pages, config.page_tokens, prefix=options.prefix_cache),
@@ -100,9 +121,13 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> tuple[Co
             max_model_len_tokens=config.max_model_len_tokens,
             max_step_tokens=config.max_step_tokens,
             chunk_tokens=config.chunk_tokens,
+            ttft_target_s=options.slo.ttft_ms / 1e3,
+            ttft_per_token_s=options.slo.ttft_per_token_ms / 1e3,
             tbt_target_s=options.slo.tbt_ms / 1e3,
             eos_token_ids=frozenset(model_config.eos_token_ids),
+            layers=model_config.num_layers,
         ),
+        latency,
     )
     ready = wire.Ready(
         architecture=model_config.architecture,
@@ -119,8 +144,9 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> tuple[Co
         kv_bytes=config.kv_pages * KvStore.bytes_per_page(model_config, config.page_tokens, dtype),
         mode=config.mode,
         load_s=time.monotonic() - start_s,
+        splits=tuple(device.splits),
     )
-    return core, device, ready
+    return Started(core, device, ready, keep)
 
 
 def machine(device: torch.device) -> resolving.Machine:
@@ -132,14 +158,40 @@ def machine(device: torch.device) -> resolving.Machine:
     return resolving.Machine(len(os.sched_getaffinity(0)), device.type == "cuda", free_bytes)
 
 
-def _device(config: resolving.CoreConfig, model: Transformer, kv: KvStore) -> Device:
+def _device(
+    config: resolving.CoreConfig,
+    model: Transformer,
+    kv: KvStore,
+    meter: contention.Meter,
+    since: contention.Usage,
+) -> Device:
     clock = MonotonicClock()
     runner = Runner(model, kv, clock, max_requests=config.max_running)
     if config.device == "cuda":
         return whole_device(
             runner, clock, max_running=config.max_running, max_context_tokens=config.max_model_len_tokens
         )
-    return CpuDevice(runner, clock, threads=config.threads)
+    return CpuDevice(runner, clock, threads=config.threads, meter=meter, since=since)
+
+
+def _learned(
+    options: NodeOptions, device: Device, config: resolving.CoreConfig, model: ModelConfig, channel: Messages
+) -> tuple[LatencyModel, Callable[[], None]]:
+    """The latency model, and how to keep what it learns."""
+    path = Path(options.latency_file) if options.latency_file is not None else None
+    identity = learned.identity(config, model, _hardware(torch.device(config.device)))
+    latency = learned.read(path, identity) if path is not None else None
+    if latency is None:
+        channel.send(wire.Loading("calibration", 0, 1))
+        latency = learned.calibrate(device, config, model)
+        channel.send(wire.Loading("calibration", 1, 1))
+    return latency, (lambda: learned.write(path, identity, latency)) if path is not None else (lambda: None)
+
+
+def _unsplit(config: resolving.CoreConfig) -> str:
+    if config.device == "cuda":
+        return "a GPU in this version"
+    return f"a CPU with {config.threads} thread{'s' * (config.threads > 1)} on {os.cpu_count()} core(s)"
 
 
 def _hardware(device: torch.device) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 from drift_engine.cache import Match
 from drift_engine.core.requests import Request
 from drift_engine.scheduling import views
+from drift_engine.scheduling.order import urgency
 
 
 def _order(request: Request) -> tuple[int, float, str]:
@@ -44,16 +46,36 @@ class Queues:
         if self.running.pop(request.request_id, None) is None:
             self.waiting.remove(request)
 
+    def by_urgency(self, tokens_per_s: float, now_s: float) -> Iterable[Request]:
+        """The waiting line in the order in which to serve it; reuse is not known yet and not taken off."""
+        if len(self.waiting) < 2:
+            return self.waiting
+        return sorted(
+            self.waiting,
+            key=lambda r: urgency(
+                priority=r.submit.priority,
+                arrival_s=r.submit.arrival_s,
+                deadline_s=r.deadline_s,
+                prefill_s=len(r.tokens) / tokens_per_s if tokens_per_s else 0.0,
+                now_s=now_s,
+            ),
+        )
+
     def candidates(
-        self, free_places: int, max_tokens: int, max_pages: int, match: Callable[[Request], Match]
+        self,
+        line: Iterable[Request],
+        free_places: int,
+        max_tokens: int,
+        max_pages: int,
+        match: Callable[[Request], Match],
     ) -> Iterator[views.Waiting]:
-        """The head of the waiting line: as much as a step could admit.
+        """The head of the line: as much as a step could admit.
 
         Matching a long prompt against the prefix cache is not free, so nobody behind the first who exceeds a
         step's tokens or the available pages is looked at.
         """
         tokens = pages = 0
-        for request in self.waiting[:free_places]:
+        for request in itertools.islice(line, max(0, free_places)):
             if tokens > max_tokens or pages > max_pages:
                 return
             view = request.waiting_view(match(request))

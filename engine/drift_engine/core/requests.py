@@ -21,6 +21,7 @@ class Request:
 
     submit: wire.Submit
     tbt_target_s: float
+    ttft_target_s: float
     eos_token_ids: frozenset[int]
     matcher: Matcher | None = None
     tokens: list[int] = field(init=False)
@@ -48,6 +49,11 @@ class Request:
     def drawn_tokens(self) -> int:
         return len(self.tokens) - self.prompt_tokens
 
+    @property
+    def deadline_s(self) -> float:
+        """Of its next token while it waits: a resumed request's is long overdue."""
+        return self.submit.arrival_s + (0.0 if self.drawn_tokens else self.ttft_target_s)
+
     def waiting_view(self, cached: Match) -> views.Waiting:
         return views.Waiting(
             self.request_id,
@@ -55,6 +61,7 @@ class Request:
             cached.tokens,
             cached.idle_pages,
             self.submit.arrival_s,
+            self.deadline_s,
             self.submit.priority,
         )
 

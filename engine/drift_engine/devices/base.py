@@ -1,9 +1,9 @@
 """The seam between deciding and computing: `Device`, `Lane`, `Event`, `Clock`, and the work that crosses it.
 
-The core describes a pass over rows of tokens as data (`Pass`) and launches it on a lane; it gets an `Event` back at
-once and polls it. A device that computes with torch, one that captures CUDA graphs and one that only knows how
-long things take all look the same from here. Free of torch. What there is of every row in every pass is a msgspec
-Struct, five times cheaper to make than a frozen dataclass.
+The core describes a pass over rows of tokens as data (`Pass`) and launches it on a lane, whole or some layers at a
+time; it gets an `Event` back at once and polls it. A device that computes with torch, one that captures CUDA graphs
+and one that only knows how long things take all look the same from here. Free of torch. What there is of every row in
+every pass is a msgspec Struct, five times cheaper to make than a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -78,25 +78,44 @@ class Results:
 
 
 class Event(Protocol):
-    """The end of a launched pass."""
+    """The end of a launched pass, or of some of its layers."""
 
     def done(self) -> bool:
         """Never blocks."""
 
-    def wait(self, timeout_s: float) -> bool:
-        """True when done within the time."""
-
     def results(self) -> Results:
-        """Only when done. Raises DeviceError when the pass failed."""
+        """Only when done; what was drawn comes with the last layer. Raises DeviceError when the pass failed."""
+
+
+class CutPass(Protocol):
+    """A pass that is launched some layers at a time: what it computed so far stays on the device between them."""
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+
+    @property
+    def launched(self) -> int:
+        """How many of them were launched."""
+
+    def drop(self) -> None:
+        """Gives up the rest. Only when the launched layers are done."""
 
 
 class Lane(Protocol):
-    """A part of the device that runs passes in the order of their launch."""
+    """A part of the device that runs what it is given in the order of the launches."""
 
     @property
     def name(self) -> str: ...
 
+    @property
+    def sms(self) -> int:
+        """Streaming multiprocessors of a GPU, cores of a CPU."""
+
     def launch(self, work: Pass) -> Event: ...
+
+    def launch_layers(self, cut: CutPass, stop: int) -> Event:
+        """Launches the layers from `cut.launched` up to `stop`. They run after those launched before, wherever."""
 
 
 class Device(Protocol):
@@ -106,8 +125,21 @@ class Device(Protocol):
     def clock(self) -> Clock: ...
 
     @property
-    def lanes(self) -> Sequence[Lane]:
-        """One lane over the whole device first; a split adds lanes of its parts."""
+    def whole(self) -> Lane:
+        """The lane over the whole device. Nothing else may run while it works."""
+
+    @property
+    def splits(self) -> Sequence[wire.Split]:
+        """Into which two disjoint parts it can be split, fewest decode SMs first; empty where it cannot."""
+
+    def lanes(self, split: wire.Split) -> tuple[Lane, Lane]:
+        """The decode and the prefill lane of one of `splits`."""
+
+    def cut(self, work: Pass) -> CutPass:
+        """A pass to be launched by layers: all of them, or until it is dropped."""
+
+    def wait(self, events: Sequence[Event], timeout_s: float) -> bool:
+        """Until one of the events is done, True, or the time is over."""
 
     def release(self, request_id: str) -> None:
         """Forgets what is kept per request. Only when no pass with it is in flight."""

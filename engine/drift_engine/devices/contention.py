@@ -90,11 +90,12 @@ def _waited_s() -> float:
 class Threads:
     """The count of one lane; asked before each of its passes."""
 
-    def __init__(self, most: int, meter: Meter) -> None:
+    def __init__(self, most: int, meter: Meter, since: Usage | None = None) -> None:
+        """`since` is what the meter said at some time before: then the first look tells something at once."""
         self.count = 1
         self.most = most
         self._meter = meter
-        self._before = meter.read()
+        self._before = since or meter.read()
 
     def update(self, now_s: float) -> bool:
         """Looks if it is time to; whether the count changed."""

@@ -21,7 +21,7 @@ class Runner:
     def __init__(self, model: Transformer, kv: KvStore, clock: Clock, *, max_requests: int) -> None:
         self.model = model
         self.kv = kv
-        self._clock = clock
+        self.clock = clock
         pages = -(-model.max_context_tokens // kv.page_tokens)
         self._page_tables = PageTables(max_requests, pages)
 
@@ -43,17 +43,47 @@ class Runner:
 
     def run(self, work: Pass, *, lane_sms: int) -> Results:
         """The whole pass on the CPU, in the calling thread."""
-        start_s = self._clock.now_s()
-        packed = self.pack(work)
-        inputs = packing.forward_inputs(packed, torch.from_numpy)
-        rows_B = torch.from_numpy(packed.drawing_D) if len(packed.drawing_D) else None
-        forward_start_s = self._clock.now_s()
-        logits_BV = self.forward(inputs, rows_B, lane_sms=lane_sms)
-        forward_s = self._clock.now_s() - forward_start_s
+        layered = LayeredPass(self, work)
+        return layered.advance(layered.layers, lane_sms=lane_sms)
+
+
+class LayeredPass:
+    """A pass on the CPU that is computed some layers at a time, by whatever thread."""
+
+    def __init__(self, runner: Runner, work: Pass) -> None:
+        self._runner = runner
+        self._work = work
+        self._inputs: ForwardInputs | None = None  # packed with the first layer
+        self._rows_B: torch.Tensor | None = None
+        self._state: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._done = 0
+
+    @property
+    def layers(self) -> int:
+        return self._runner.model.config.num_layers
+
+    def advance(self, stop: int, *, lane_sms: int) -> Results:
+        """Computes the layers up to `stop`; with the last one also the tokens."""
+        clock, model = self._runner.clock, self._runner.model
+        start_s = clock.now_s()
+        if self._inputs is None:
+            packed = self._runner.pack(self._work)
+            self._inputs = packing.forward_inputs(packed, torch.from_numpy)
+            self._rows_B = torch.from_numpy(packed.drawing_D) if len(packed.drawing_D) else None
+        forward_start_s = clock.now_s()
+        x_TE, residual_TE = self._state or (model.embed(self._inputs), None)
+        self._state = model.layers(
+            x_TE, residual_TE, self._inputs, self._runner.kv, self._done, stop, lane_sms=lane_sms
+        )
+        self._done = stop
+        logits_BV = None
+        if stop == self.layers and self._rows_B is not None:
+            logits_BV = model.logits(*self._state, self._rows_B, lane_sms=lane_sms)
+        forward_s = clock.now_s() - forward_start_s
         drawn: dict[str, Drawn] = {}
         if logits_BV is not None:
-            draws = work.draws()
-            staged = drawing.stage(list(draws.values()), self.model.config.vocab_size, torch.from_numpy)
+            draws = self._work.draws()
+            staged = drawing.stage(list(draws.values()), model.config.vocab_size, torch.from_numpy)
             sampled = drawing.sample(logits_BV, staged, lane_sms=lane_sms)
             drawn = dict(zip(draws, drawing.collect(sampled, list(draws.values())), strict=True))
-        return Results(drawn, self._clock.now_s() - start_s, forward_s)
+        return Results(drawn, clock.now_s() - start_s, forward_s)

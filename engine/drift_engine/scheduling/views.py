@@ -1,10 +1,13 @@
-"""What the planner sees: an immutable picture of the requests and the memory of a node."""
+"""What the planner sees: an immutable picture of the requests, the memory and the lanes of a node."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import msgspec
+
+from drift_engine import wire
+from drift_engine.latency.loads import Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,7 @@ class Waiting:
     cached_tokens: int  # of those, reusable from the prefix cache right now
     idle_pages: int  # of the reusable pages, those that count as evictable until the request takes them
     arrival_s: float
+    deadline_s: float  # for its first token; of a resumed request its arrival
     priority: int = 0
 
 
@@ -55,21 +59,49 @@ class Limits:
     max_running: int
     chunk_tokens: int | None  # a fixed budget of a fused step; None: from the slack
     max_step_tokens: int  # what the executor's buffers hold
+    layers: int  # of the model
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A pass that a lane computes now, decode rows among its rows or not."""
+
+    load: Load
+    split: wire.Split | None  # whose decode lane; None: the whole device
+    ends_s: float  # as predicted when it was launched; in the past where it takes longer
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A prefill that is launched by layers."""
+
+    load: Load
+    deadline_s: float  # the earliest of its requests
+    split: wire.Split | None  # whose prefill lane got its last layers; None: the whole device
+    layers: int
+    launched: int
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """What the device is made of and what it does. Without `splits` it has one lane."""
+
+    sms: int
+    splits: tuple[wire.Split, ...] = ()  # fewest decode SMs first
+    flight: Flight | None = None
+    cuts: tuple[Cut, ...] = ()  # the last one gets layers, each of the others was interrupted by the next
+    split: wire.Split | None = None  # the last one used
+    mode: wire.Mode | None = None  # the last one used where prefill and decode met
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Waiting requests in order of arrival, running ones in order of admission."""
+    """Waiting requests in the order in which to serve them, running ones that no lane works on by admission."""
 
     waiting: tuple[Waiting, ...]
     running: tuple[Running, ...]
     memory: Memory
     limits: Limits
-
-    @property
-    def decoding(self) -> tuple[Running, ...]:
-        return tuple(request for request in self.running if request.remaining_tokens == 1)
-
-    @property
-    def prefilling(self) -> tuple[Running, ...]:
-        return tuple(request for request in self.running if request.remaining_tokens > 1)
+    lanes: Lanes
+    in_flight: int = 0  # further running requests: those that lanes work on

@@ -1,0 +1,272 @@
+"""What the lanes compute now: one pass, and beside it prefills that are launched by layers, the last begun first.
+
+Launches are carried out and remembered here; what has ended comes back as `Ended`, in the terms that the core books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from drift_engine import wire
+from drift_engine.devices.base import CutPass, Device, Drawn, Event, Lane, Pass, Row
+from drift_engine.errors import DeviceError
+from drift_engine.latency.loads import Load
+from drift_engine.scheduling import views
+from drift_engine.scheduling.predictions import Predictions
+
+PASS_LIMIT_S = 600.0
+"""A launch that takes longer hangs. The longest honest one: 2,048 prompt tokens of an 8B model on 2 CPU cores, which
+at the 0.2 TFLOP/s measured there takes about 3 minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A pass that is complete: it computed `advances` tokens of each request."""
+
+    advances: dict[str, int]
+    drawn: dict[str, Drawn]
+    load: Load
+    lane_sms: int | None  # None: its layers ran on different lanes
+    neighbour: Load | None  # what the other lane worked on meanwhile
+    pass_s: float
+    forward_s: float
+    overhead_s: float  # from launch to poll but for the forward
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A launched pass."""
+
+    event: Event
+    advances: dict[str, int]
+    view: views.Flight
+    lane_sms: int
+    neighbour: Load | None
+    launched_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Cut:
+    """A prefill of which some layers were launched; `parts` are those not yet known to be done."""
+
+    cut: CutPass
+    advances: dict[str, int]
+    load: Load
+    deadline_s: float
+    split: wire.Split | None = None
+    parts: list[tuple[Event, int, float]] = field(default_factory=list)  # with its last layer and launch time
+    done: int = 0
+    lanes_sms: set[int] = field(default_factory=set)
+    neighbour: Load | None = None
+    pass_s: float = 0.0
+    forward_s: float = 0.0
+    dropped: bool = False
+
+
+class Flights:
+    """At most one pass, and a stack of cut prefills. The pass may have the whole device only when it is alone."""
+
+    def __init__(self, device: Device, latency: Predictions) -> None:
+        self._device = device
+        self._latency = latency
+        self._flight: _Flight | None = None
+        self._cuts: list[_Cut] = []
+        self._split: wire.Split | None = None
+        self._mode: wire.Mode | None = None
+
+    def __len__(self) -> int:
+        return (self._flight is not None) + len(self._cuts)
+
+    def __contains__(self, request_id: str) -> bool:
+        """Whether a lane works on the request."""
+        flight = self._flight
+        return (flight is not None and request_id in flight.advances) or any(
+            request_id in cut.advances for cut in self._cuts
+        )
+
+    @property
+    def requests(self) -> int:
+        """How many the lanes work on."""
+        passing = len(self._flight.advances) if self._flight is not None else 0
+        return passing + sum(len(cut.advances) for cut in self._cuts)
+
+    @property
+    def full(self) -> bool:
+        """The whole device is at work: nothing can be launched."""
+        return self._flight is not None and self._flight.view.split is None
+
+    @property
+    def cutting(self) -> bool:
+        """A prefill is cut."""
+        return bool(self._cuts)
+
+    @property
+    def activity(self) -> wire.Activity | None:
+        """What the device does now; None: nothing."""
+        if self._flight is None:
+            return wire.Activity.PREFILL if self._cuts else None
+        if self._cuts:
+            return wire.Activity.MUX
+        load = self._flight.view.load
+        if load.decode_rows and load.new_tokens:
+            return wire.Activity.FUSED
+        return wire.Activity.DECODE if load.decode_rows else wire.Activity.PREFILL
+
+    @property
+    def split(self) -> wire.Split | None:
+        """In use now, or last."""
+        return self._split
+
+    @property
+    def mode(self) -> wire.Mode | None:
+        """In which prefill and decode met last."""
+        return self._mode
+
+    def view(self) -> views.Lanes:
+        return views.Lanes(
+            self._device.whole.sms,
+            tuple(self._device.splits),
+            self._flight.view if self._flight is not None else None,
+            tuple(
+                views.Cut(cut.load, cut.deadline_s, cut.split, cut.cut.layers, cut.cut.launched, cut.done)
+                for cut in self._cuts
+            ),
+            self._split,
+            self._mode,
+        )
+
+    def launch(
+        self,
+        mode: wire.Mode,
+        decode: tuple[Row, ...],
+        prefill: tuple[Row, ...],
+        split: wire.Split | None,
+    ) -> None:
+        """A pass, on the split's decode lane or the whole device."""
+        assert self._flight is None, "a pass is in flight"
+        assert split is not None or not self._cuts, "the whole device for a pass beside a cut prefill"
+        load, neighbour = load_of(decode) + load_of(prefill), self._cuts[-1].load if self._cuts else None
+        lane = self._lane(split, 0)
+        if decode and prefill:
+            self._mode = mode
+        if neighbour is None:
+            predicted_s = self._latency.pass_s(load, lane.sms)
+        else:
+            predicted_s = self._latency.beside_s(load, lane.sms, neighbour)
+        now_s = self._device.clock.now_s()
+        self._flight = _Flight(
+            lane.launch(Pass(decode, prefill)),
+            {row.request_id: len(row.token_ids) for row in decode + prefill},
+            views.Flight(load, split, now_s + (predicted_s or 0.0)),
+            lane.sms,
+            neighbour,
+            now_s,
+        )
+
+    def begin(self, rows: tuple[Row, ...], deadline_s: float) -> None:
+        """A prefill to be launched by layers; one that is cut already waits until it is done."""
+        self._cuts.append(
+            _Cut(
+                self._device.cut(Pass((), rows)),
+                {row.request_id: len(row.token_ids) for row in rows},
+                load_of(rows),
+                deadline_s,
+            )
+        )
+
+    def launch_layers(self, mode: wire.Mode, count: int, split: wire.Split | None) -> None:
+        """The next layers of the cut prefill, on the split's prefill lane or the whole device."""
+        cut = self._cuts[-1]
+        if cut.dropped:
+            return
+        lane = self._lane(split, 1)
+        stop = min(cut.cut.launched + count, cut.cut.layers)
+        cut.parts.append((lane.launch_layers(cut.cut, stop), stop, self._device.clock.now_s()))
+        cut.split = split
+        cut.lanes_sms.add(lane.sms)
+        if self._flight is not None:
+            self._mode = mode
+            cut.neighbour = self._flight.view.load
+            self._flight.neighbour = cut.load
+
+    def drop(self, wanted: Callable[[str], bool]) -> None:
+        """Gives up cut prefills without a wanted request: they end with the layers that were launched."""
+        for cut in self._cuts:
+            cut.dropped = cut.dropped or not any(map(wanted, cut.advances))
+
+    def poll(self, timeout_s: float) -> list[Ended]:
+        """What ended; waits for the first event. Raises DeviceError for a launch that failed or hangs."""
+        pending = [self._flight.event] if self._flight is not None else []
+        pending += [cut.parts[0][0] for cut in self._cuts if cut.parts]
+        if pending and not self._device.wait(pending, timeout_s):
+            self._check_hanging()
+            return []
+        ended = [self._poll_flight()] + [self._poll_cut(cut) for cut in tuple(self._cuts)]
+        return [flight for flight in ended if flight is not None]
+
+    def _lane(self, split: wire.Split | None, part: int) -> Lane:
+        if split is None:
+            return self._device.whole
+        self._split = split
+        return self._device.lanes(split)[part]
+
+    def _poll_flight(self) -> Ended | None:
+        flight = self._flight
+        if flight is None or not flight.event.done():
+            return None
+        self._flight = None
+        results = flight.event.results()
+        return Ended(
+            flight.advances,
+            results.drawn,
+            flight.view.load,
+            flight.lane_sms,
+            flight.neighbour,
+            results.pass_s,
+            results.forward_s,
+            max(0.0, self._device.clock.now_s() - flight.launched_s - results.forward_s),
+        )
+
+    def _poll_cut(self, cut: _Cut) -> Ended | None:
+        drawn: dict[str, Drawn] = {}
+        while cut.parts and cut.parts[0][0].done():
+            event, cut.done, _ = cut.parts.pop(0)
+            results = event.results()
+            cut.pass_s += results.pass_s
+            cut.forward_s += results.forward_s
+            drawn = results.drawn
+        complete = cut.done == cut.cut.layers
+        if not complete and (cut.parts or not cut.dropped):
+            return None
+        self._cuts.remove(cut)
+        if not complete:
+            cut.cut.drop()
+        return Ended(
+            cut.advances if complete else dict.fromkeys(cut.advances, 0),
+            drawn,
+            cut.load,
+            next(iter(cut.lanes_sms)) if complete and len(cut.lanes_sms) == 1 else None,
+            cut.neighbour,
+            cut.pass_s,
+            cut.forward_s,
+            cut.pass_s - cut.forward_s,
+        )
+
+    def _check_hanging(self) -> None:
+        now_s = self._device.clock.now_s()
+        launches = [(self._flight.launched_s, self._flight.view.load)] if self._flight is not None else []
+        launches += [(cut.parts[0][2], cut.load) for cut in self._cuts if cut.parts]
+        for launched_s, load in launches:
+            if now_s - launched_s > PASS_LIMIT_S:
+                raise DeviceError(
+                    f"a pass of {load.decode_rows} decode rows and {load.new_tokens} prefill tokens has not "
+                    f"ended after {PASS_LIMIT_S:g} s: the device hangs"
+                )
+
+
+def load_of(rows: Sequence[Row]) -> Load:
+    """Rows of one token count as decode."""
+    single = [row for row in rows if len(row.token_ids) == 1]
+    load = Load.decode(len(single), sum(row.start + 1 for row in single))
+    return load + Load.prefill([(len(row.token_ids), row.start) for row in rows if len(row.token_ids) > 1])

@@ -1,0 +1,68 @@
+"""The node's latency model: read from its file, or calibrated; written back when the node stops."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from drift_engine.core import calibrating
+from drift_engine.core.resolving import CoreConfig
+from drift_engine.devices.base import Device
+from drift_engine.latency import LatencyModel, fitting, saved
+from drift_engine.models.config import ModelConfig
+from drift_engine.version import drift_version
+
+log = logging.getLogger(__name__)
+
+
+def identity(config: CoreConfig, model: ModelConfig, hardware: str) -> saved.Identity:
+    """What times depend on."""
+    shape = f"{model.architecture} {model.num_parameters} parameters, {model.num_layers} layers"
+    cores = f", {config.threads} threads" if config.device == "cpu" else ""
+    return saved.Identity(hardware + cores, shape, config.dtype, drift_version())
+
+
+def read(path: Path, of: saved.Identity) -> LatencyModel | None:
+    """What another run of the same model on the same hardware learned; None where it left nothing to use."""
+    found = saved.load(path, of)
+    if isinstance(found, saved.Refused):
+        log.info("latency model: %s; calibrating", found.reason)
+        return None
+    latency = LatencyModel()
+    latency.restore(found)
+    return latency
+
+
+def write(path: Path, of: saved.Identity, latency: LatencyModel) -> None:
+    """A disk that does not take it costs the next start a calibration and nothing else."""
+    try:
+        saved.save(path, of, latency.snapshot())
+    except OSError as error:
+        log.warning("latency model: %s can't be written: %s", path, error.strerror)
+
+
+def calibrate(device: Device, config: CoreConfig, model: ModelConfig) -> LatencyModel:
+    """From passes on this device. Raises DeviceError where one fails."""
+    start_s = time.monotonic()
+    measured = calibrating.measure(
+        device,
+        kv_tokens=config.kv_pages * config.page_tokens,
+        page_tokens=config.page_tokens,
+        max_context_tokens=config.max_model_len_tokens,
+        max_rows=config.max_running,
+        max_step_tokens=config.max_step_tokens,
+        budget_s=calibrating.BUDGET_S[config.device],
+    )
+    latency = LatencyModel()
+    if measured:
+        pairs_share = 4 * model.num_layers * model.q_size / (2 * model.num_parameters)
+        fit = fitting.fit(measured + calibrating.assume(measured, pairs_share))
+        latency.calibrate(fit)
+        log.info(
+            "calibrated with %d passes in %.1f s, mean error %.0f %%",
+            fit.measurements,
+            time.monotonic() - start_s,
+            100 * fit.mape,
+        )
+    return latency

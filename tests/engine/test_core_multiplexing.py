@@ -1,0 +1,160 @@
+"""Several lanes at once: a request's tokens stay what they are, whatever runs where, in whatever order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import core_harness
+from core_harness import Harness
+from drift_engine import wire
+from drift_engine.devices.base import Clock
+from drift_engine.devices.runner import Runner
+from drift_engine.models.transformer import Transformer
+from shuffled_device import DiceClock, Erratic, ShuffledDevice
+
+VOCAB = 200  # ids below every special token of the test checkpoints
+
+Request = tuple[str, list[int], wire.Sampling]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Transformer, Path]]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield core_harness.tiny_model(tmp_path_factory.mktemp("models"))
+    torch.set_num_threads(threads)
+
+
+class Shuffled(Harness):
+    """A core over a shuffled device of four SMs; the dice also make the latency model's answers."""
+
+    shuffled: ShuffledDevice
+
+    def __init__(self, model: Transformer, folder: Path, seed: int, **options: object) -> None:
+        dice = random.Random(seed)
+
+        def make_device(runner: Runner, clock: Clock) -> ShuffledDevice:
+            self.shuffled = ShuffledDevice(runner, clock, dice)
+            return self.shuffled
+
+        super().__init__(
+            model,
+            folder,
+            make_device=make_device,
+            clock=DiceClock(),
+            latency=Erratic(dice),
+            **options,  # type: ignore[arg-type]
+        )
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> list[tuple[Request, int, int | None]]:
+    """Requests, some of one stem, each with the step of its submission and perhaps of its cancellation."""
+    stem = draw(st.lists(st.integers(0, VOCAB - 1), min_size=0, max_size=24))
+    requests = []
+    for index in range(draw(st.integers(1, 6))):
+        tail = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30))
+        sampling = wire.Sampling(
+            max_tokens=draw(st.integers(1, 12)),
+            temperature=draw(st.sampled_from([0.0, 0.9])),
+            seed=draw(st.integers(0, 1000)),
+            ignore_eos=True,
+            presence_penalty=draw(st.sampled_from([0.0, 0.5])),
+        )
+        submitted = draw(st.integers(0, 30))
+        cancelled = draw(st.sampled_from([None, None, submitted, submitted + 3, submitted + 12]))
+        prompt = (stem if draw(st.booleans()) else []) + tail
+        requests.append(((f"r{index}", prompt, sampling), submitted, cancelled))
+    return requests
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    workload=workloads(),
+    mode=st.sampled_from([wire.Mode.MUX, wire.Mode.AUTO]),
+    pages=st.sampled_from([17, 24, 64]),
+    max_step_tokens=st.sampled_from([9, 16, 256]),
+    prefix=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_tokens_are_those_of_a_lone_run_for_any_schedule(
+    model: tuple[Transformer, Path],
+    workload: list[tuple[Request, int, int | None]],
+    mode: wire.Mode,
+    pages: int,
+    max_step_tokens: int,
+    prefix: bool,
+    seed: int,
+) -> None:
+    expected = core_harness.alone(*model, [request for request, _, _ in workload])
+    with Shuffled(
+        *model, seed, mode=mode, pages=pages, max_step_tokens=max_step_tokens, prefix=prefix
+    ) as harness:
+        gone = set()
+        for step in range(50):
+            for index, (request, submitted, cancelled) in enumerate(workload):
+                if submitted == step:
+                    harness.submit(*request, arrival_s=step + index / 100)
+                if cancelled == step and harness.answers[request[0]].finish is None:
+                    harness.cancel(request[0])
+                    gone.add(request[0])
+            harness.step()
+        cut_short = {name: harness.answers.pop(name) for name in gone}
+        harness.answers |= {name: a for name, a in cut_short.items() if a.finish is not None}
+        harness.run()
+        for _ in range(200):  # what was launched for cancelled requests ends too
+            harness.step()
+        for name, answer in harness.answers.items():
+            assert answer.token_ids == expected[name], name
+        for name, answer in cut_short.items():
+            assert answer.token_ids == expected[name][: len(answer.token_ids)], name
+        assert harness.cache.pages_held == 0
+        harness.cache.check_integrity()
+
+
+def test_prefill_and_decode_run_at_the_same_time_on_changing_splits(model: tuple[Transformer, Path]) -> None:
+    requests = [(f"r{i}", list(range(i, i + 40)), core_harness.greedy(20)) for i in range(6)]
+    expected = core_harness.alone(*model, requests)
+    with Shuffled(*model, 7, mode=wire.Mode.MUX, pages=256) as harness:
+        for request in requests:
+            harness.submit(*request)
+            for _ in range(10):
+                harness.step()
+        harness.run()
+        assert {name: answer.token_ids for name, answer in harness.answers.items()} == expected
+        assert harness.shuffled.together > 10
+        assert len(harness.shuffled.used) > 1
+
+
+def test_a_cancelled_prefill_ends_with_the_layers_that_were_launched(
+    model: tuple[Transformer, Path],
+) -> None:
+    with Shuffled(*model, 1, mode=wire.Mode.MUX, prefix=False) as harness:
+        harness.submit("gone", list(range(40)), core_harness.greedy(5))
+        harness.step()
+        assert harness.cache.pages_held > 0
+        harness.cancel("gone")
+        del harness.answers["gone"]
+        for _ in range(50):
+            harness.step()
+        assert harness.cache.pages_free == harness.cache.pages_total
+        assert not harness.shuffled.queued
+
+
+@pytest.mark.parametrize("mode", [wire.Mode.MUX, wire.Mode.AUTO])
+def test_lanes_of_threads_give_the_same_tokens(model: tuple[Transformer, Path], mode: wire.Mode) -> None:
+    requests = [(f"r{i}", list(range(i, i + 30 + 7 * i)), core_harness.greedy(16)) for i in range(6)]
+    expected = core_harness.alone(*model, requests)
+    with Harness(*model, mode=mode, pages=256) as harness:
+        for request in requests:
+            harness.submit(*request)
+            harness.step()
+        harness.run()
+        assert {name: answer.token_ids for name, answer in harness.answers.items()} == expected
