@@ -60,7 +60,7 @@ def calibrate(device: Device, config: CoreConfig, model: ModelConfig) -> Latency
         fit = fitting.fit(measured + calibrating.assume(measured, pairs_share))
         latency.calibrate(fit)
         log.info(
-            "calibrated with %d passes in %.1f s, mean error %.0f %%",
+            "calibrated with %d passes in %.1f s, off by %.0f %% on average",
             fit.measurements,
             time.monotonic() - start_s,
             100 * fit.mape,
