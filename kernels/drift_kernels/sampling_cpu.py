@@ -96,7 +96,7 @@ def _edges(
 ) -> NDArray[np.float32]:
     """The smallest mass that each row's filters keep; 0 in `top_k` is off. What they keep keeps its mass unscaled."""
     vocabulary = mass_RV.shape[1]
-    wanted_R = np.where(top_k_R > 0, top_k_R, np.where(top_p_R < 1, NUCLEUS_CANDIDATES, 1))
+    wanted_R = np.where(top_k_R > 0, top_k_R + 1, np.where(top_p_R < 1, NUCLEUS_CANDIDATES, 1))
     likeliest_RC = _likeliest(mass_RV, min(int(wanted_R.max()), vocabulary))
     edges_R: NDArray[np.float32] = np.maximum(
         likeliest_RC[:, 0] * min_p_R, _at(likeliest_RC, top_k_R - 1, top_k_R > 0)
@@ -106,6 +106,11 @@ def _edges(
         # Running sums, because a row's other sums would depend on how many candidates the rows beside it ask for.
         sums_RC = likeliest_RC.cumsum(1)
         total_R = np.where(top_k_R > 0, _at(sums_RC, top_k_R - 1, top_k_R > 0), mass_RV.sum(1))
+        smallest_R = _at(likeliest_RC, top_k_R - 1)
+        tied_R = nucleus_R & (top_k_R > 0) & (_at(likeliest_RC, top_k_R) == smallest_R)
+        if tied_R.any():  # more than top-k tokens are kept: all that are as likely as the last of them
+            mass_TV = mass_RV[tied_R]
+            total_R[tied_R] = (mass_TV * (mass_TV >= smallest_R[tied_R, None])).sum(1)
         bound_R = top_p_R * total_R
         behind_R = nucleus_R & (top_k_R == 0) & (sums_RC[:, -1] < bound_R)
         if behind_R.any() and likeliest_RC.shape[1] < vocabulary:

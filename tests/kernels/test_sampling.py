@@ -66,6 +66,16 @@ def test_quick_path_draws_what_the_definition_draws(
         assert draw(logits[b : b + 1], sampling.SamplingInputs(**alone)) == ids[b]
 
 
+def test_tokens_as_likely_as_the_last_of_top_k_count_for_top_p() -> None:
+    rows = 200
+    logits = torch.tensor([3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]).expand(rows, 9).contiguous()
+    uniform = (torch.arange(rows) + 0.5) / rows
+    inputs = sampling_inputs(rows, uniform_B=uniform, top_k_B=3, top_p_B=0.7)
+    drawn = draw(logits, inputs)
+    assert torch.equal(drawn, draw(logits, inputs, "reference"))
+    assert set(drawn.tolist()) > {0, 1, 2}  # 0.74 of the top 3, but 0.58 of all that top-k keeps
+
+
 @pytest.mark.parametrize("impl", ["cpu", "reference"])
 def test_uniforms_are_spread_as_the_probabilities(impl: str) -> None:
     rows = 2000
