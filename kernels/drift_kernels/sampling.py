@@ -79,6 +79,16 @@ def sample(logits_BV: torch.Tensor, inputs: SamplingInputs, *, lane_sms: int, im
     return _with_logprobs(logits_BV, token_ids_B, inputs.num_logprobs)
 
 
+def likeliest(logits_BV: torch.Tensor) -> Sampled:
+    """What `sample` draws where every row is greedy and asks for nothing else, without preparing its inputs."""
+    contracts.tensor("logits", logits_BV, tuple(logits_BV.shape), torch.float32)
+    if logits_BV.device.type == "cpu":
+        from drift_kernels import sampling_cpu
+
+        return Sampled(sampling_cpu.argmax(logits_BV))
+    return Sampled(logits_BV.argmax(dim=-1))
+
+
 def _check(logits_BV: torch.Tensor, inputs: SamplingInputs) -> None:
     rows, vocabulary = logits_BV.shape
     contracts.tensor("logits", logits_BV, (rows, vocabulary), torch.float32)

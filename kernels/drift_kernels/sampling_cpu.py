@@ -28,14 +28,18 @@ def draw(logits_BV: torch.Tensor, inputs: SamplingInputs) -> torch.Tensor:
     drawing_B = inputs.temperature_B.numpy() > 0
     if drawing_B.all():
         return _draw(adjusted_BV, inputs)
-    # numpy's argmax is vectorised and torch's is not: 0.07 against 1.9 ms for 32 rows of 32,000 (one EPYC
-    # core).
-    token_ids_B = torch.from_numpy(adjusted_BV.numpy().argmax(-1))
+    token_ids_B = argmax(adjusted_BV)
     if not drawing_B.any():
         return token_ids_B
     rows_R = torch.from_numpy(drawing_B.nonzero()[0])
     token_ids_B[rows_R] = _draw(adjusted_BV[rows_R], _rows_of(inputs, rows_R))
     return token_ids_B
+
+
+def argmax(logits_BV: torch.Tensor) -> torch.Tensor:
+    """Of each row, int64. numpy's is vectorised and torch's is not: 0.07 against 1.9 ms for 32 rows of 32,000 (one
+    EPYC core)."""
+    return torch.from_numpy(logits_BV.numpy().argmax(-1))
 
 
 def _rows_of(inputs: SamplingInputs, rows_R: torch.Tensor) -> SamplingInputs:

@@ -79,6 +79,7 @@ class Core:
         self._outputs: list[wire.Output] = []
         self._events_sequence = 1  # 0 means: before the first
         self._activity_s = dict.fromkeys(wire.Activity, 0.0)
+        self._worked_s = 0.0  # by the loop, since a pass ended
         self._changed = False
         self._unchecked = False
         self._told_s = 0.0
@@ -186,9 +187,11 @@ class Core:
                 )
             ),
             running=tuple(
-                request.running_view()
-                for request_id, request in self._queues.running.items()
-                if request_id not in flights
+                [
+                    request.running_view()
+                    for request_id, request in self._queues.running.items()
+                    if not len(flights) or request_id not in flights
+                ]
             ),
             memory=views.Memory(
                 cache.page_tokens, cache.pages_total, cache.pages_free, cache.pages_evictable
@@ -376,9 +379,12 @@ class Core:
         self, activity: wire.Activity, ended: list[Ended], elapsed_s: float, waited_s: float
     ) -> None:
         """Overhead is the loop's own work, and of the passes all but their forward."""
-        overhead_s = elapsed_s - waited_s + sum(flight.overhead_s for flight in ended)
         self._activity_s[activity] += elapsed_s
-        self._stats = replace(self._stats, overhead_s_total=self._stats.overhead_s_total + overhead_s)
+        self._worked_s += elapsed_s - waited_s
+        if ended:
+            overhead_s = self._worked_s + sum(flight.overhead_s for flight in ended)
+            self._worked_s = 0.0
+            self._stats = replace(self._stats, overhead_s_total=self._stats.overhead_s_total + overhead_s)
 
     def _check_books(self) -> None:
         """An idle core proves that no page was lost, once after each busy spell."""

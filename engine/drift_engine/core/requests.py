@@ -31,23 +31,18 @@ class Request:
     first_cached_tokens: int | None = None  # reused at the first admission; told with the first output
     queued_s: float = 0.0  # from arrival to the first admission; told with the first output
     cancelled: bool = False
+    prompt_tokens: int = field(init=False)
+    drawn_tokens: int = 0
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.token_ids)
+        self.prompt_tokens = len(self.tokens)
         own = frozenset(self.submit.sampling.stop_token_ids)
         self.stop_ids = own if self.submit.sampling.ignore_eos else own | self.eos_token_ids
 
     @property
     def request_id(self) -> str:
         return self.submit.request_id
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.submit.token_ids)
-
-    @property
-    def drawn_tokens(self) -> int:
-        return len(self.tokens) - self.prompt_tokens
 
     @property
     def deadline_s(self) -> float:
@@ -87,6 +82,7 @@ class Request:
         """Appends a drawn token; returns why the request ends now, and by which stop token."""
         sampling = self.submit.sampling
         self.tokens.append(drawn.token_id)
+        self.drawn_tokens += 1
         if drawn.token_id in self.stop_ids and self.drawn_tokens > sampling.min_tokens:
             return wire.FinishReason.STOP, drawn.token_id
         if self.matcher is not None and self.matcher.advance(drawn.token_id):

@@ -200,13 +200,12 @@ class CudaLane:
         return cut.staging
 
     def _stage_draws(self, work: Pass, staging: Staging) -> drawing.StagedDraws | None:
-        draws = list(work.draws().values())
-        return drawing.stage(draws, self._runner.model.config.vocab_size, staging.put) if draws else None
+        return drawing.stage(list(work.draws().values()), self._runner.model.config.vocab_size, staging.put)
 
     def _draw(
         self, logits_BV: torch.Tensor | None, draws: drawing.StagedDraws | None, staging: Staging
     ) -> Sampled | None:
-        if logits_BV is None or draws is None:
+        if logits_BV is None:
             return None
         return _fetch(drawing.sample(logits_BV, draws, lane_sms=self.sms), staging)
 

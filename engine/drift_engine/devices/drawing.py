@@ -52,7 +52,10 @@ _PARAMETERS = (
 )
 
 
-def stage(draws: Sequence[Draw], vocab: int, put: Put) -> StagedDraws:
+def stage(draws: Sequence[Draw], vocab: int, put: Put) -> StagedDraws | None:
+    """None: every row wants the likeliest token and nothing else."""
+    if all(map(_is_plain, draws)):
+        return None
     rows = len(draws)
     asked = [draw.sampling for draw in draws]
     parameters = np.zeros((len(_PARAMETERS), align(rows, PITCH)), dtype=np.float32)
@@ -80,6 +83,18 @@ def stage(draws: Sequence[Draw], vocab: int, put: Put) -> StagedDraws:
     )
 
 
+def _is_plain(draw: Draw) -> bool:
+    asked = draw.sampling
+    return not (
+        asked.temperature
+        or asked.logit_bias
+        or asked.logprobs is not None
+        or draw.banned
+        or draw.bitmask is not None
+        or _penalises(asked)
+    )
+
+
 def _parameters(draw: Draw) -> tuple[float, ...]:
     """In the order of `_PARAMETERS`."""
     asked = draw.sampling
@@ -94,8 +109,10 @@ def _parameters(draw: Draw) -> tuple[float, ...]:
     )
 
 
-def sample(logits_BV: torch.Tensor, staged: StagedDraws, *, lane_sms: int) -> sampling.Sampled:
-    """Draws one token per row of the float32 logits. Waits for nothing on a GPU."""
+def sample(logits_BV: torch.Tensor, staged: StagedDraws | None, *, lane_sms: int) -> sampling.Sampled:
+    """Draws one token per row of the float32 logits, as staged. Waits for nothing on a GPU."""
+    if staged is None:
+        return sampling.likeliest(logits_BV)
     shape, device = (staged.rows, staged.vocab), logits_BV.device
     counts = mask = bias = None
     if staged.prompt_N is not None and staged.output_N is not None:

@@ -35,14 +35,16 @@ class Packed:
 
 def pack(work: Pass, page_tables: PageTables, page_tokens: int) -> Packed:
     rows, decodes = work.rows, len(work.decode)
-    lengths = np.array([len(row.token_ids) for row in rows], dtype=np.int32)
     starts = np.array([row.start for row in rows], dtype=np.int32)
-    query_starts = np.zeros(len(rows) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=query_starts[1:])
     table = page_tables.gather(rows)
     if decodes == len(rows):  # one token each
+        lengths = np.ones(decodes, dtype=np.int32)
+        query_starts = np.arange(decodes + 1, dtype=np.int32)
         sequence_of, positions = np.arange(decodes), starts
     else:
+        lengths = np.array([len(row.token_ids) for row in rows], dtype=np.int32)
+        query_starts = np.zeros(len(rows) + 1, dtype=np.int32)
+        np.cumsum(lengths, out=query_starts[1:])
         sequence_of = np.repeat(np.arange(len(rows)), lengths)
         positions = np.arange(query_starts[-1], dtype=np.int32) + (starts - query_starts[:-1])[sequence_of]
     contexts = starts + lengths
@@ -53,10 +55,7 @@ def pack(work: Pass, page_tables: PageTables, page_tokens: int) -> Packed:
         query_starts_B1=query_starts,
         context_lens_B=contexts,
         page_table_BM=table,
-        drawing_D=np.array(
-            [end for row, end in zip(rows, query_starts[1:] - 1, strict=True) if row.draw is not None],
-            dtype=np.int64,
-        ),
+        drawing_D=query_starts[1:][[row.draw is not None for row in rows]].astype(np.int64) - 1,
         num_decode=decodes,
         max_query_tokens=int(lengths[decodes:].max(initial=0)),
         max_decode_context_tokens=int(contexts[:decodes].max(initial=0)),

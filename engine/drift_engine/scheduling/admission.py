@@ -71,7 +71,8 @@ def prefill(state: State, room: Room, budget_tokens: int) -> tuple[tuple[str, ..
 
 
 def _decode_pages(running: Sequence[Running], memory: Memory) -> int:
-    return sum(memory.growth(r.computed_tokens, 1) for r in running if r.remaining_tokens == 1)
+    # One token more needs a page where those before fill theirs; every step asks it of every row.
+    return sum(r.remaining_tokens == 1 and r.computed_tokens % memory.page_tokens == 0 for r in running)
 
 
 def _pages_to_move(running: Sequence[Running], memory: Memory) -> int:
