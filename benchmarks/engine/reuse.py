@@ -25,9 +25,9 @@ def turns(url: str, prompt_tokens: int, answer_tokens: int, rounds: int) -> list
     measured = []
     for _ in range(rounds):
         prompt = [draws.randrange(256) for _ in range(prompt_tokens)]
-        _, (first,) = asyncio.run(served.together(url, [prompt], answer_tokens))
+        _, (first,) = asyncio.run(served.together(url, [prompt], answer_tokens, every_token=True))
         longer = prompt + [draws.randrange(256) for _ in range(30)]
-        _, (second,) = asyncio.run(served.together(url, [longer], answer_tokens))
+        _, (second,) = asyncio.run(served.together(url, [longer], answer_tokens, every_token=True))
         measured.append(
             {
                 "first_ttft_s": first.ttft_s,

@@ -79,9 +79,15 @@ class Answer:
         return self.chunk_times_s[0] - self.sent_s
 
 
-async def stream(session: aiohttp.ClientSession, url: str, prompt: list[int], max_tokens: int) -> Answer:
-    """One greedy completion of exactly `max_tokens` tokens."""
-    body = {
+async def stream(
+    session: aiohttp.ClientSession, url: str, prompt: list[int], max_tokens: int, *, every_token: bool = False
+) -> Answer:
+    """One greedy completion of exactly `max_tokens` tokens.
+
+    `every_token` asks for log probabilities, because then each token is an event: random weights make bytes that are
+    no text for many tokens, and without text there is no event.
+    """
+    body: dict[str, Any] = {
         "model": "",
         "prompt": prompt,
         "max_tokens": max_tokens,
@@ -89,6 +95,7 @@ async def stream(session: aiohttp.ClientSession, url: str, prompt: list[int], ma
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **({"logprobs": 0} if every_token else {}),
     }
     async with session.get(url + "/v1/models") as models:
         body["model"] = (await models.json())["data"][0]["id"]
@@ -111,10 +118,14 @@ async def stream(session: aiohttp.ClientSession, url: str, prompt: list[int], ma
     return answer
 
 
-async def together(url: str, prompts: list[list[int]], max_tokens: int) -> tuple[float, list[Answer]]:
+async def together(
+    url: str, prompts: list[list[int]], max_tokens: int, *, every_token: bool = False
+) -> tuple[float, list[Answer]]:
     """All prompts at once; returns the wall time and the answers."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=REQUEST_TIMEOUT) as session:
         start_s = time.perf_counter()
-        answers = await asyncio.gather(*(stream(session, url, prompt, max_tokens) for prompt in prompts))
+        answers = await asyncio.gather(
+            *(stream(session, url, prompt, max_tokens, every_token=every_token) for prompt in prompts)
+        )
         return time.perf_counter() - start_s, list(answers)

@@ -80,7 +80,7 @@ async def poisson(
 
         async def one(at_s: float, prompt: list[int]) -> float:
             await asyncio.sleep(max(0.0, at_s - (time.perf_counter() - start_s)))
-            answer = await served.stream(session, url, prompt, new_tokens)
+            answer = await served.stream(session, url, prompt, new_tokens, every_token=True)
             return answer.chunk_times_s[0] - start_s - at_s
 
         return list(await asyncio.gather(*map(one, arrivals_s, prompt_list)))
