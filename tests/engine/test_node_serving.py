@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,6 +28,15 @@ async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Strea
     finally:
         writer.close()
         await server.stop()
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
+    """Nagle's algorithm would hold a stream's first token back until the headers are acknowledged."""
+    listener = serving.bind("127.0.0.1", 0, "port")
+    with listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 @pytest.mark.parametrize("beginning", [b"", b"G", REQUEST[:-2]], ids=["nothing", "a byte", "half a head"])
