@@ -51,12 +51,10 @@ class LocalCore:
                 max_model_len_tokens=min(runner.model.max_context_tokens, kv.pages * kv.page_tokens),
                 max_step_tokens=2048,
                 chunk_tokens=chunk_tokens,
-                ttft_target_s=0.4,
-                ttft_per_token_s=0.0,
-                tbt_target_s=0.05,
                 eos_token_ids=frozenset(config.eos_token_ids),
                 layers=config.num_layers,
             ),
+            wire.Targets(400.0, 0.0, 50.0),
             LatencyModel(),
         )
 

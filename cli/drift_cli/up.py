@@ -31,6 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="another model for the same promise: a folder, hf://OWNER/NAME, ...")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        help="write what the lanes did when it stops: .json for Perfetto, .svg for a picture of the last 2 s",
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="of the node")
 
 
@@ -44,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         port=args.port or supervising.free_port(args.host),
         log_level=args.log_level,
         environ=os.environ,
+        timeline=args.timeline,
     )
     supervising.check_port(node.options.host, node.options.port)
     launch = supervising.Launch(

@@ -24,6 +24,10 @@ class SloOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttft_per_token_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     tbt_ms: Annotated[float, msgspec.Meta(gt=0)] = 80.0
 
+    @property
+    def targets(self) -> wire.Targets:
+        return wire.Targets(self.ttft_ms, self.ttft_per_token_ms, self.tbt_ms)
+
 
 class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that a node can be told. `None` means: decide from the machine and the model."""
@@ -62,6 +66,8 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunk_tokens: Positive | None = None
     """Most tokens of one fused step; None: from the TBT target and the measured speed."""
     slo: SloOptions = SloOptions()
+    timeline_file: str | None = None
+    """Where to write what the lanes did, when the node stops: .json for Perfetto, .svg for a picture of the end."""
     latency_file: str | None = None
     """Where the latency model is kept from one run to the next; None: the node calibrates at every start."""
 

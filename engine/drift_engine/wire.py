@@ -89,6 +89,14 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     grammar: Grammar | None = None
 
 
+class Targets(msgspec.Struct, frozen=True):
+    """A node's promise. The time to the first token grows with the prompt's uncached tokens."""
+
+    ttft_ms: float
+    ttft_per_token_ms: float
+    tbt_ms: float
+
+
 class Slo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Targets of one request; None takes the node's."""
 
@@ -117,11 +125,26 @@ class FlushCache(msgspec.Struct, frozen=True, tag=True):
     """Forget every cached prefix that no running request uses."""
 
 
+class SetBounds(msgspec.Struct, frozen=True, tag=True):
+    """Which splits the planner may take until a time; the last word counts. `epoch` numbers the words."""
+
+    epoch: int
+    decode_sms_min: int
+    decode_sms_max: int
+    until_s: float
+
+
+class SetTargets(msgspec.Struct, frozen=True, tag=True):
+    """The node's promise from now on, also to running requests without targets of their own."""
+
+    targets: Targets
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """End the core now. Draining is the api process's affair: it stops submitting and waits."""
 
 
-ToCore = Submit | Cancel | FlushCache | Shutdown
+ToCore = Submit | Cancel | FlushCache | SetBounds | SetTargets | Shutdown
 
 
 class Loading(msgspec.Struct, frozen=True, tag=True):
@@ -197,6 +220,7 @@ class Stats(msgspec.Struct, frozen=True):
     overhead_s_total: float = 0.0  # everything else of the steps, sampling among it
     prefill_tokens_per_s: float = 0.0  # at the present split, over a chunk of 512; 0 before the first prefill
     split: Split | None = None  # in use or last used; None: never split
+    bounds_epoch: int = 0  # of the bounds that the planner keeps now; 0: none
     activity_s_total: dict[Activity, float] = {}  # how long the device did what
     prediction_errors: dict[str, float] = {}  # mean |predicted - observed| / observed, by kind of pass
     late_decode_share: float = 0.0  # of decode passes beside a prefill: longer than their predicted bound
@@ -245,7 +269,9 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
 FromCore = Loading | Ready | Step | KvEvents | Fault
 
 _encoder = msgspec.msgpack.Encoder()
-_to_core: msgspec.msgpack.Decoder[ToCore] = msgspec.msgpack.Decoder(Submit | Cancel | FlushCache | Shutdown)
+_to_core: msgspec.msgpack.Decoder[ToCore] = msgspec.msgpack.Decoder(
+    Submit | Cancel | FlushCache | SetBounds | SetTargets | Shutdown
+)
 _from_core: msgspec.msgpack.Decoder[FromCore] = msgspec.msgpack.Decoder(
     Loading | Ready | Step | KvEvents | Fault
 )
@@ -285,6 +311,11 @@ class Report(msgspec.Struct, frozen=True):
     max_model_len_tokens: int
     legal_splits: tuple[Split, ...]
     split: Split | None  # in use or last used
+    epoch: int  # of the last set-point; 0: none came
+    generation: int  # of the resource that it was made from
+    applied: bool  # the core keeps that set-point's bounds now
+    weight: float  # share of new requests that the operator wants here, 0 to 1
+    slo: Targets
     prefill_tokens_per_s: float  # at the present split; 0 until a prefill was seen
     tbt_p50_ms: float
     tbt_p99_ms: float

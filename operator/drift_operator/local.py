@@ -85,7 +85,13 @@ def with_model(service: DriftService, model: str) -> DriftService:
 
 
 def plan(
-    service: DriftService, *, host: str, port: int, log_level: str | None, environ: Mapping[str, str]
+    service: DriftService,
+    *,
+    host: str,
+    port: int,
+    log_level: str | None,
+    environ: Mapping[str, str],
+    timeline: Path | None = None,
 ) -> LocalNode:
     """The node that serves `service` here; raises LocalError with one line per thing that this machine lacks."""
     missing = list(_missing_here(service, environ))
@@ -114,6 +120,7 @@ def plan(
                 tbt_ms=float(spec.slo.tbt.target_ms),
             ),
             latency_file=_latency_file(environ, service),
+            timeline_file=str(timeline.absolute()) if timeline is not None else None,
             drain_timeout_s=min(seconds(spec.rollout.drain_timeout), MAX_DRAIN_S),
             **settings,
         ),

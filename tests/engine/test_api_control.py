@@ -36,6 +36,8 @@ def test_everything_needs_the_token(node: api_node.ApiNode) -> None:
         ("GET", "/control/v1/report"),
         ("POST", "/control/v1/drain"),
         ("POST", "/control/v1/flush"),
+        ("PUT", "/control/v1/split"),
+        ("PUT", "/control/v1/targets"),
         ("GET", "/kv/v1/events"),
         ("GET", "/kv/v1/state"),
     ]
@@ -136,3 +138,74 @@ def test_the_log_alone() -> None:
         log.after(0)
     with pytest.raises(Gone):
         log.after(5)
+
+
+def put(node: api_node.ApiNode, path: str, body: Any) -> http_calls.Reply:
+    return http_calls.call(node.control_url, "PUT", path, body, TOKEN)
+
+
+def test_bounds_of_the_split_reach_the_core(node: api_node.ApiNode) -> None:
+    reply = put(node, "/control/v1/split", {"epoch": 3, "generation": 7, "decode_sms": 2, "weight": 0.5})
+    assert (reply.status, reply.json["epoch"]) == (200, 3)
+    assert reply.json["legal_splits"] == [
+        {"decode_sms": 1, "prefill_sms": 3},
+        {"decode_sms": 2, "prefill_sms": 2},
+    ]
+    node.until(lambda: bool(node.core.bounds))
+    told = node.core.bounds[-1]
+    assert (told.epoch, told.decode_sms_min, told.decode_sms_max) == (3, 2, 2)
+    http_calls.post(node.url, "/v1/chat/completions", CHAT)  # a step tells that the core keeps them
+    raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
+    report = msgspec.json.decode(raw, type=wire.Report)
+    assert (report.epoch, report.generation, report.weight, report.applied) == (3, 7, 0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"epoch": 2}, 409, "epoch: 2 is older than 3, the last that this node took"),
+        (
+            {"epoch": 4, "decode_sms": 3},
+            400,
+            "decode_sms: 3 is no split of this device; legal decode_sms: 1, 2",
+        ),
+        (
+            {"epoch": 4, "bounds": {"min": 3, "max": 9}},
+            400,
+            "bounds: 3 to 9 is no split of this device; legal decode_sms: 1, 2",
+        ),
+    ],
+)
+def test_set_points_that_cannot_be_kept_are_refused(
+    node: api_node.ApiNode, body: Any, status: int, message: str
+) -> None:
+    assert put(node, "/control/v1/split", {"epoch": 3, "bounds": {"min": 1, "max": 2}}).status == 200
+    reply = put(node, "/control/v1/split", body)
+    assert (reply.status, reply.error["message"]) == (status, message)
+    node.until(lambda: bool(node.core.bounds))
+    assert [bounds.epoch for bounds in node.core.bounds] == [3]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"epoch": 0}, "epoch"),
+        ({"epoch": 1, "weight": 2}, "weight"),
+        ({"epoch": 1, "ttl_s": 0}, "ttl_s"),
+        ({"epoch": 1, "decode_sms": 0}, "decode_sms"),
+        ({"epoch": 1, "bounds": {"min": 1}}, "bounds.max"),
+    ],
+)
+def test_malformed_set_points_name_the_field(node: api_node.ApiNode, body: Any, param: str) -> None:
+    reply = put(node, "/control/v1/split", body)
+    assert (reply.status, reply.error["param"]) == (400, param)
+
+
+def test_a_promise_changes_while_the_node_serves(node: api_node.ApiNode) -> None:
+    asked = {"ttft_ms": 300, "ttft_per_token_ms": 0.5, "tbt_ms": 20}
+    assert put(node, "/control/v1/targets", asked).json == {"slo": asked}
+    node.until(lambda: node.core.targets is not None)
+    assert node.core.targets == wire.Targets(300, 0.5, 20)
+    raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
+    assert msgspec.json.decode(raw, type=wire.Report).slo == wire.Targets(300, 0.5, 20)
+    assert put(node, "/control/v1/targets", {"ttft_ms": 0, "tbt_ms": 20}).error["param"] == "ttft_ms"

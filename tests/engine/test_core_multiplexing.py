@@ -130,6 +130,8 @@ def test_prefill_and_decode_run_at_the_same_time_on_changing_splits(model: tuple
         harness.run()
         assert {name: answer.token_ids for name, answer in harness.answers.items()} == expected
         assert harness.shuffled.together > 10
+        lanes = {span.lane.partition("-")[0] for span in harness.core.spans}
+        assert lanes == {"whole", "decode", "prefill"}
         assert len(harness.shuffled.used) > 1
 
 
@@ -158,3 +160,41 @@ def test_lanes_of_threads_give_the_same_tokens(model: tuple[Transformer, Path], 
             harness.step()
         harness.run()
         assert {name: answer.token_ids for name, answer in harness.answers.items()} == expected
+
+
+def test_bounds_hold_from_the_next_plan_until_their_time_is_over(model: tuple[Transformer, Path]) -> None:
+    with Shuffled(*model, 3, mode=wire.Mode.MUX, pages=1024) as harness:
+        clock = harness.shuffled.clock
+        assert isinstance(clock, DiceClock)
+
+        def used(prefix: str) -> set[int]:
+            harness.shuffled.used.clear()
+            for index in range(6):
+                prompt = list(range(index, index + 40))
+                harness.submit(f"{prefix}{index}", prompt, core_harness.greedy(20), arrival_s=clock.time_s)
+                for _ in range(10):
+                    harness.step()
+            harness.run()
+            return {split.decode_sms for split in harness.shuffled.used}
+
+        assert len(used("free")) > 1
+        harness.mailbox.inbox.append(wire.SetBounds(1, 2, 2, clock.time_s + 1e6))
+        assert used("bounded") == {2}
+        clock.time_s += 1e6
+        assert len(used("free again")) > 1
+
+
+def test_a_new_target_reaches_running_requests(model: tuple[Transformer, Path]) -> None:
+    with Harness(*model) as harness:
+        own = wire.Slo(tbt_ms=33.0)
+        harness.mailbox.inbox.append(wire.Submit("own", [1, 2], core_harness.greedy(50), 0.0, slo=own))
+        harness.answers["own"] = core_harness.Answer()
+        harness.submit("node's", [1, 2, 3], core_harness.greedy(50))
+        harness.step()
+        running = harness.core.requests
+        assert running["node's"].tbt_target_s == 0.08
+        harness.mailbox.inbox.append(wire.SetTargets(wire.Targets(400.0, 0.0, 20.0)))
+        harness.step()
+        assert running["node's"].tbt_target_s == 0.02
+        assert running["own"].tbt_target_s == 0.033
+        harness.run()

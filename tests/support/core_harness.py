@@ -95,12 +95,10 @@ class Harness:
                 max_model_len_tokens=min(model.max_context_tokens, pages * page_tokens),
                 max_step_tokens=max_step_tokens,
                 chunk_tokens=chunk_tokens,
-                ttft_target_s=0.4,
-                ttft_per_token_s=0.0,
-                tbt_target_s=0.08,
                 eos_token_ids=frozenset(config.eos_token_ids),
                 layers=config.num_layers,
             ),
+            wire.Targets(400.0, 0.0, 80.0),
             latency or LatencyModel(),
         )
         self.answers: dict[str, Answer] = {}

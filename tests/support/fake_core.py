@@ -70,6 +70,7 @@ def ready(vocab_size: int, context_tokens: int = CONTEXT_TOKENS) -> wire.Ready:
         kv_bytes=1 << 20,
         mode=wire.Mode.FUSED,
         load_s=0.01,
+        splits=(wire.Split(1, 3), wire.Split(2, 2)),
     )
 
 
@@ -92,6 +93,8 @@ class FakeCore:
     submitted: list[wire.Submit] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     flushes: int = 0
+    bounds: list[wire.SetBounds] = field(default_factory=list)
+    targets: wire.Targets | None = None
     stopped: bool = False
     running: dict[str, Running] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
@@ -163,6 +166,10 @@ class FakeCore:
                         self.running.pop(request_id, None)
                     case wire.FlushCache():
                         self.flushes += 1
+                    case wire.SetBounds():
+                        self.bounds.append(message)
+                    case wire.SetTargets(targets):
+                        self.targets = targets
                     case wire.Shutdown():
                         self.stopped = True
                         self.flowing.set()
@@ -228,6 +235,7 @@ class FakeCore:
             kv_pages_used=8,
             kv_pages_held=4,
             kv_pages_total=1024,
+            bounds_epoch=self.bounds[-1].epoch if self.bounds else 0,
             steps_total=counts.steps,
             prompt_tokens_total=counts.prompt,
             cached_tokens_total=counts.cached,

@@ -13,6 +13,7 @@ from drift_engine.api.admission import Admission
 from drift_engine.api.kv_events import KvLog
 from drift_engine.api.metrics import Metrics
 from drift_engine.api.sampling import ModelLimits, too_long
+from drift_engine.api.setpoints import SetPoints
 from drift_engine.node.health import Health
 from drift_engine.node.link import CoreLink
 from drift_engine.options import NodeOptions
@@ -93,6 +94,7 @@ class Context:
     kv_log: KvLog
     started_s: float
     model: Model | None = None
+    set_points: SetPoints = dataclasses.field(default_factory=SetPoints)
     closing: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     """Set when the node ends: streams of the control port end too."""
 

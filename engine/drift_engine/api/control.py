@@ -1,4 +1,5 @@
-"""The control port, for the operator and the router: report, drain, flush, and the events of the prefix cache.
+"""The control port, for the operator and the router: report, split, targets, drain, flush, and the
+events of the prefix cache.
 
 Everything here needs the control token, as `Authorization: Bearer TOKEN` or `x-drift-token`.
 """
@@ -20,9 +21,16 @@ from drift_engine import wire
 from drift_engine.api import errors, kv_events
 from drift_engine.api.context import Context
 from drift_engine.api.requests import Body
+from drift_engine.api.setpoints import SetPoint
 from drift_engine.node.health import Phase
 
 MAX_DRAIN_S = 3600.0
+
+
+class TargetsRequest(Body):
+    ttft_ms: float = Field(gt=0)
+    ttft_per_token_ms: float = Field(0.0, ge=0)
+    tbt_ms: float = Field(gt=0)
 
 
 class DrainRequest(Body):
@@ -47,6 +55,27 @@ def create_control_app(context: Context) -> FastAPI:
     @app.get("/control/v1/report")
     async def read_report() -> Response:
         return Response(msgspec.json.encode(report(context)), media_type="application/json")
+
+    @app.put("/control/v1/split")
+    async def split(asked: SetPoint) -> dict[str, Any]:
+        """Bounds of the split and the node's weight, until the time to live is over."""
+        ready = context.serving(None).ready
+        context.link.set_bounds(context.set_points.take(asked, ready.splits, time.monotonic()))
+        stats = context.metrics.stats
+        return {
+            "epoch": asked.epoch,
+            "applied": wire.to_builtins(stats.split) if stats else None,
+            "legal_splits": wire.to_builtins(ready.splits),
+        }
+
+    @app.put("/control/v1/targets")
+    async def targets(asked: TargetsRequest) -> dict[str, Any]:
+        """The promise from now on, also to requests that run."""
+        context.serving(None)
+        promise = wire.Targets(asked.ttft_ms, asked.ttft_per_token_ms, asked.tbt_ms)
+        context.metrics.targets = promise
+        context.link.set_targets(promise)
+        return {"slo": wire.to_builtins(promise)}
 
     @app.post("/control/v1/drain")
     async def drain(request: DrainRequest | None = None) -> dict[str, Any]:
@@ -116,6 +145,7 @@ def report(context: Context) -> wire.Report:
         context.metrics.stats,
         context.health.ready,
     )
+    point = context.set_points.present(time.monotonic())
     return wire.Report(
         node=context.options.node,
         model=context.name,
@@ -133,6 +163,11 @@ def report(context: Context) -> wire.Report:
         max_model_len_tokens=ready.max_model_len_tokens if ready else 0,
         legal_splits=ready.splits if ready else (),
         split=stats.split if stats else None,
+        epoch=point.epoch if point else 0,
+        generation=point.generation if point else 0,
+        applied=point is not None and stats is not None and stats.bounds_epoch == point.epoch,
+        weight=point.weight if point else 1.0,
+        slo=metrics.targets,
         prefill_tokens_per_s=stats.prefill_tokens_per_s if stats else 0.0,
         tbt_p50_ms=metrics.tbt_ms(0.5),
         tbt_p99_ms=metrics.tbt_ms(0.99),

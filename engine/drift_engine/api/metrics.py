@@ -41,7 +41,8 @@ class Metrics:
 
     def __init__(self, model: str, slo: SloOptions) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self.slo = slo
+        self.targets = slo.targets
+        """May change while the node serves; the histograms keep their edges, at the targets of the start."""
         self.stats: wire.Stats | None = None
         self.ready: wire.Ready | None = None
         self._gaps_s: collections.deque[float] = collections.deque(maxlen=_RECENT_GAPS)
@@ -111,7 +112,7 @@ class Meter:
         self._metrics = metrics
         self._arrival_s = arrival_s
         self._prompt_tokens = prompt_tokens
-        node = metrics.slo
+        node = metrics.targets
         self._ttft_ms = slo.ttft_ms
         self._tbt_target_s = (slo.tbt_ms if slo.tbt_ms is not None else node.tbt_ms) / 1000
         self._last_s: float | None = None
@@ -147,7 +148,7 @@ class Meter:
         """The request's own, or the node's, which grows with the tokens that had to be computed."""
         if self._ttft_ms is not None:
             return self._ttft_ms / 1000
-        node = self._metrics.slo
+        node = self._metrics.targets
         return (node.ttft_ms + node.ttft_per_token_ms * (self._prompt_tokens - cached_tokens)) / 1000
 
     def end(self, reason: str, at_s: float) -> None:

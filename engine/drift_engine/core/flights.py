@@ -5,19 +5,26 @@ Launches are carried out and remembered here; what has ended comes back as `Ende
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from drift_engine import wire
-from drift_engine.devices.base import CutPass, Device, Drawn, Event, Lane, Pass, Row
+from drift_engine.devices.base import CutPass, Device, Drawn, Event, Lane, Pass, Results, Row
 from drift_engine.errors import DeviceError
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import views
 from drift_engine.scheduling.predictions import Predictions
+from drift_engine.timelines import Span
 
 PASS_LIMIT_S = 600.0
 """A launch that takes longer hangs. The longest honest one: 2,048 prompt tokens of an 8B model on 2 CPU cores, which
 at the 0.2 TFLOP/s measured there takes about 3 minutes."""
+
+
+KEPT_SPANS = 50_000
+"""Some minutes of a busy node; 9 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,17 @@ class _Flight:
     event: Event
     advances: dict[str, int]
     view: views.Flight
-    lane_sms: int
+    lane: Lane
     neighbour: Load | None
+    launched_s: float
+
+
+class _Part(NamedTuple):
+    """Launched layers, up to `stop`."""
+
+    event: Event
+    lane: Lane
+    stop: int
     launched_s: float
 
 
@@ -55,7 +71,7 @@ class _Cut:
     load: Load
     deadline_s: float
     split: wire.Split | None = None
-    parts: list[tuple[Event, int, float]] = field(default_factory=list)  # with its last layer and launch time
+    parts: list[_Part] = field(default_factory=list)
     done: int = 0
     lanes_sms: set[int] = field(default_factory=set)
     neighbour: Load | None = None
@@ -67,11 +83,14 @@ class _Cut:
 class Flights:
     """At most one pass, and a stack of cut prefills. The pass may have the whole device only when it is alone."""
 
-    def __init__(self, device: Device, latency: Predictions) -> None:
+    def __init__(self, device: Device, latency: Predictions, layers: int) -> None:
         self._device = device
+        self._layers = layers
         self._latency = latency
         self._flight: _Flight | None = None
         self._cuts: list[_Cut] = []
+        self.spans: deque[Span] = deque(maxlen=KEPT_SPANS)
+        """What ended last, on all lanes."""
         self._split: wire.Split | None = None
         self._mode: wire.Mode | None = None
 
@@ -123,10 +142,11 @@ class Flights:
         """In which prefill and decode met last."""
         return self._mode
 
-    def view(self) -> views.Lanes:
+    def view(self, splits: tuple[wire.Split, ...]) -> views.Lanes:
+        """With the splits that may be used now."""
         return views.Lanes(
             self._device.whole.sms,
-            tuple(self._device.splits),
+            splits,
             self._flight.view if self._flight is not None else None,
             tuple(
                 views.Cut(cut.load, cut.deadline_s, cut.split, cut.cut.layers, cut.cut.launched, cut.done)
@@ -159,7 +179,7 @@ class Flights:
             lane.launch(Pass(decode, prefill)),
             {row.request_id: len(row.token_ids) for row in decode + prefill},
             views.Flight(load, split, now_s + (predicted_s or 0.0)),
-            lane.sms,
+            lane,
             neighbour,
             now_s,
         )
@@ -182,7 +202,8 @@ class Flights:
             return
         lane = self._lane(split, 1)
         stop = min(cut.cut.launched + count, cut.cut.layers)
-        cut.parts.append((lane.launch_layers(cut.cut, stop), stop, self._device.clock.now_s()))
+        launched_s = self._device.clock.now_s()
+        cut.parts.append(_Part(lane.launch_layers(cut.cut, stop), lane, stop, launched_s))
         cut.split = split
         cut.lanes_sms.add(lane.sms)
         if self._flight is not None:
@@ -198,7 +219,7 @@ class Flights:
     def poll(self, timeout_s: float) -> list[Ended]:
         """What ended; waits for the first event. Raises DeviceError for a launch that failed or hangs."""
         pending = [self._flight.event] if self._flight is not None else []
-        pending += [cut.parts[0][0] for cut in self._cuts if cut.parts]
+        pending += [cut.parts[0].event for cut in self._cuts if cut.parts]
         if pending and not self._device.wait(pending, timeout_s):
             self._check_hanging()
             return []
@@ -217,11 +238,12 @@ class Flights:
             return None
         self._flight = None
         results = flight.event.results()
+        self._note(flight.lane, results, flight.view.load, 0, self._layers)
         return Ended(
             flight.advances,
             results.drawn,
             flight.view.load,
-            flight.lane_sms,
+            flight.lane.sms,
             flight.neighbour,
             results.pass_s,
             results.forward_s,
@@ -230,9 +252,11 @@ class Flights:
 
     def _poll_cut(self, cut: _Cut) -> Ended | None:
         drawn: dict[str, Drawn] = {}
-        while cut.parts and cut.parts[0][0].done():
-            event, cut.done, _ = cut.parts.pop(0)
-            results = event.results()
+        while cut.parts and cut.parts[0].event.done():
+            part = cut.parts.pop(0)
+            results = part.event.results()
+            self._note(part.lane, results, cut.load, cut.done, part.stop)
+            cut.done = part.stop
             cut.pass_s += results.pass_s
             cut.forward_s += results.forward_s
             drawn = results.drawn
@@ -253,10 +277,23 @@ class Flights:
             cut.pass_s - cut.forward_s,
         )
 
+    def _note(self, lane: Lane, results: Results, load: Load, first_layer: int, end_layer: int) -> None:
+        self.spans.append(
+            Span(
+                lane.name,
+                results.start_s,
+                results.pass_s,
+                load.decode_rows,
+                load.new_tokens,
+                first_layer,
+                end_layer,
+            )
+        )
+
     def _check_hanging(self) -> None:
         now_s = self._device.clock.now_s()
         launches = [(self._flight.launched_s, self._flight.view.load)] if self._flight is not None else []
-        launches += [(cut.parts[0][2], cut.load) for cut in self._cuts if cut.parts]
+        launches += [(cut.parts[0].launched_s, cut.load) for cut in self._cuts if cut.parts]
         for launched_s, load in launches:
             if now_s - launched_s > PASS_LIMIT_S:
                 raise DeviceError(

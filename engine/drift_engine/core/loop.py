@@ -7,7 +7,7 @@ loop only carries out: it may be read as the list of what happens to a request, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -18,10 +18,11 @@ from drift_engine.core.channel import Messages
 from drift_engine.core.flights import Ended, Flights
 from drift_engine.core.grammars import GrammarError, Grammars
 from drift_engine.core.queues import Queues
-from drift_engine.core.requests import Request
+from drift_engine.core.requests import Promise, Request
 from drift_engine.devices.base import Device, Drawn, Row
 from drift_engine.scheduling import planner, plans, views
 from drift_engine.scheduling.predictions import Learned
+from drift_engine.timelines import Span
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +44,8 @@ class CoreLimits:
     max_model_len_tokens: int
     max_step_tokens: int
     chunk_tokens: int | None
-    ttft_target_s: float
-    ttft_per_token_s: float
-    tbt_target_s: float
     eos_token_ids: frozenset[int]
     layers: int
-
-    def ttft_s(self, prompt_tokens: int) -> float:
-        """The promise to a prompt of so many uncached tokens."""
-        return self.ttft_target_s + self.ttft_per_token_s * prompt_tokens
 
 
 class Core:
@@ -65,6 +59,7 @@ class Core:
         grammars: Grammars,
         mode: wire.Mode,
         limits: CoreLimits,
+        targets: wire.Targets,
         latency: Learned,
     ) -> None:
         self._device = device
@@ -73,9 +68,11 @@ class Core:
         self._grammars = grammars
         self._mode = mode
         self._limits = limits
+        self._promise = Promise(targets)
+        self._bounds: wire.SetBounds | None = None
         self._latency = latency
         self._queues = Queues()
-        self._flights = Flights(device, latency)
+        self._flights = Flights(device, latency, limits.layers)
         self._outputs: list[wire.Output] = []
         self._events_sequence = 1  # 0 means: before the first
         self._activity_s = dict.fromkeys(wire.Activity, 0.0)
@@ -85,6 +82,16 @@ class Core:
         self._told_s = 0.0
         self._stats = wire.Stats(0.0, 0, 0, 0, 0, 0, cache.pages_total)
         self.stopping = False
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """What the lanes did last."""
+        return self._flights.spans
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """Those that run."""
+        return self._queues.running
 
     def step(self) -> None:
         """One turn. Returns within IDLE_WAIT_S, or POLL_WAIT_S while a lane computes."""
@@ -118,6 +125,11 @@ class Core:
                 case wire.FlushCache():
                     self._cache.flush()
                     self._changed = True
+                case wire.SetBounds():
+                    self._bounds = message
+                    self._changed = True
+                case wire.SetTargets(targets):
+                    self._promise.targets = targets
                 case wire.Shutdown():
                     self.stopping = True
 
@@ -137,12 +149,10 @@ class Core:
             except GrammarError as error:
                 self._refuse(message, f"grammar: {error}")
                 return
-        asked = message.slo
         self._queues.enqueue(
             Request(
                 message,
-                limits.tbt_target_s if asked.tbt_ms is None else asked.tbt_ms / 1e3,
-                limits.ttft_s(len(message.token_ids)) if asked.ttft_ms is None else asked.ttft_ms / 1e3,
+                self._promise,
                 limits.eos_token_ids,
                 matcher,
             )
@@ -199,10 +209,20 @@ class Core:
             limits=views.Limits(
                 limits.max_running, limits.chunk_tokens, limits.max_step_tokens, limits.layers
             ),
-            lanes=flights.view(),
+            lanes=flights.view(self._splits(now_s)),
             in_flight=flights.requests,
         )
         return planner.plan(self._mode, state, self._latency, now_s)
+
+    def _splits(self, now_s: float) -> tuple[wire.Split, ...]:
+        """Those within the bounds that the node was given, as long as they hold."""
+        if self._bounds is not None and now_s >= self._bounds.until_s:
+            self._bounds = None
+            self._changed = True
+        bounds, splits = self._bounds, tuple(self._device.splits)
+        if bounds is None:
+            return splits
+        return tuple(s for s in splits if bounds.decode_sms_min <= s.decode_sms <= bounds.decode_sms_max)
 
     def _line(self, now_s: float) -> Iterable[Request]:
         if self._mode is wire.Mode.PREFILL_FIRST:  # the baseline is first come, first served
@@ -361,6 +381,7 @@ class Core:
             kv_pages_held=cache.pages_held,
             prefill_tokens_per_s=self._latency.prefill_tokens_per_s(self._prefill_sms()),
             split=self._flights.split,
+            bounds_epoch=self._bounds.epoch if self._bounds is not None else 0,
             activity_s_total=dict(self._activity_s),
             prediction_errors={
                 "decode": errors.decode_mape,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from drift_engine import models, wire
+from drift_engine import models, timelines, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
 from drift_engine.core import learned, resolving
@@ -57,6 +57,8 @@ def serve(address: str, options: NodeOptions, model_path: Path, parent_pid: int)
         finally:
             started.device.close()
         started.keep_latency()
+        if options.timeline_file is not None:
+            _write_timeline(Path(options.timeline_file), started.core)
     except EngineError as error:
         channel.send(wire.Fault(str(error)))
         return 1
@@ -78,6 +80,8 @@ class Started(NamedTuple):
 
 def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     """Loads the model and builds the core around it. Raises EngineError."""
+    if options.timeline_file is not None:
+        timelines.check(Path(options.timeline_file))
     start_s = time.monotonic()
     meter = contention.ProcMeter()
     usage = meter.read()
@@ -121,12 +125,10 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
             max_model_len_tokens=config.max_model_len_tokens,
             max_step_tokens=config.max_step_tokens,
             chunk_tokens=config.chunk_tokens,
-            ttft_target_s=options.slo.ttft_ms / 1e3,
-            ttft_per_token_s=options.slo.ttft_per_token_ms / 1e3,
-            tbt_target_s=options.slo.tbt_ms / 1e3,
             eos_token_ids=frozenset(model_config.eos_token_ids),
             layers=model_config.num_layers,
         ),
+        options.slo.targets,
         latency,
     )
     ready = wire.Ready(
@@ -186,6 +188,13 @@ def _learned(
         latency = learned.calibrate(device, config, model)
         channel.send(wire.Loading("calibration", 1, 1))
     return latency, (lambda: learned.write(path, identity, latency)) if path is not None else (lambda: None)
+
+
+def _write_timeline(path: Path, core: Core) -> None:
+    try:
+        timelines.write(path, core.spans)
+    except OSError as error:
+        log.warning("timeline: %s can't be written: %s", path, error.strerror)
 
 
 def _unsplit(config: resolving.CoreConfig) -> str:

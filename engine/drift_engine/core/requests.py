@@ -11,6 +11,20 @@ from drift_engine.devices.base import Draw, Drawn
 from drift_engine.scheduling import views
 
 
+@dataclass(slots=True)
+class Promise:
+    """The node's targets; they may change while it serves."""
+
+    targets: wire.Targets
+
+    @property
+    def tbt_s(self) -> float:
+        return self.targets.tbt_ms / 1e3
+
+    def ttft_s(self, prompt_tokens: int) -> float:
+        return (self.targets.ttft_ms + self.targets.ttft_per_token_ms * prompt_tokens) / 1e3
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """`tokens` is the prompt and what was drawn since.
@@ -20,8 +34,7 @@ class Request:
     """
 
     submit: wire.Submit
-    tbt_target_s: float
-    ttft_target_s: float
+    promise: Promise
     eos_token_ids: frozenset[int]
     matcher: Matcher | None = None
     tokens: list[int] = field(init=False)
@@ -47,7 +60,16 @@ class Request:
     @property
     def deadline_s(self) -> float:
         """Of its next token while it waits: a resumed request's is long overdue."""
-        return self.submit.arrival_s + (0.0 if self.drawn_tokens else self.ttft_target_s)
+        if self.drawn_tokens:
+            return self.submit.arrival_s
+        own_ms = self.submit.slo.ttft_ms
+        target_s = self.promise.ttft_s(self.prompt_tokens) if own_ms is None else own_ms / 1e3
+        return self.submit.arrival_s + target_s
+
+    @property
+    def tbt_target_s(self) -> float:
+        own_ms = self.submit.slo.tbt_ms
+        return self.promise.tbt_s if own_ms is None else own_ms / 1e3
 
     def waiting_view(self, cached: Match) -> views.Waiting:
         return views.Waiting(

@@ -73,6 +73,7 @@ class Results:
     """What a pass brought: a token for each row with a `draw`, by request."""
 
     drawn: dict[str, Drawn]
+    start_s: float  # by the device's clock; of a GPU the launch, which its stream may have made wait
     pass_s: float  # from the start of packing its inputs to its last drawn token
     forward_s: float  # of those, in the model
 

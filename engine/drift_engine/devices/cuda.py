@@ -43,12 +43,14 @@ class CudaEvent:
         start: Mark,
         forward: tuple[Mark, Mark],
         end: Mark,
+        launched_s: float,
         packing_s: float,
         collect: Callable[[], dict[str, Drawn]],
     ) -> None:
         self._start = start
         self._forward = forward
         self._end = end
+        self._launched_s = launched_s
         self._packing_s = packing_s
         self._collect: Callable[[], dict[str, Drawn]] | None = collect
         self._results: Results | None = None
@@ -65,7 +67,7 @@ class CudaEvent:
             pass_s = self._packing_s + self._end.since_s(self._start)
             forward_start, forward_end = self._forward
             forward_s = forward_end.since_s(forward_start)
-            self._results = Results(self._collect(), pass_s, forward_s)
+            self._results = Results(self._collect(), self._launched_s, pass_s, forward_s)
             self._collect = None  # the lane keeps its last event, which must not keep the pass's rows
         return self._results
 
@@ -152,7 +154,7 @@ class CudaLane:
             cut.drop()
             return _collect(cut.work, fetched)
 
-        self._last = CudaEvent(start, forward, end, packing_s, collect)
+        self._last = CudaEvent(start, forward, end, start_s, packing_s, collect)
         return self._last
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -186,7 +188,7 @@ class CudaLane:
             self.give(staging)
             return drawn
 
-        self._last = CudaEvent(start, forward, end, packing_s, collect)
+        self._last = CudaEvent(start, forward, end, start_s, packing_s, collect)
         return self._last
 
     def _begin(self, cut: CudaCut) -> Staging:

@@ -86,4 +86,4 @@ class LayeredPass:
             staged = drawing.stage(list(draws.values()), model.config.vocab_size, torch.from_numpy)
             sampled = drawing.sample(logits_BV, staged, lane_sms=lane_sms)
             drawn = dict(zip(draws, drawing.collect(sampled, list(draws.values())), strict=True))
-        return Results(drawn, clock.now_s() - start_s, forward_s)
+        return Results(drawn, start_s, clock.now_s() - start_s, forward_s)

@@ -70,6 +70,12 @@ class CoreLink:
     def flush_cache(self) -> None:
         self._send(wire.FlushCache())
 
+    def set_bounds(self, bounds: wire.SetBounds) -> None:
+        self._send(bounds)
+
+    def set_targets(self, targets: wire.Targets) -> None:
+        self._send(wire.SetTargets(targets))
+
     def shutdown(self) -> None:
         self._send(wire.Shutdown())
 
