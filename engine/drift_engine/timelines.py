@@ -116,21 +116,21 @@ def picture(spans: Sequence[Span], seconds: float = PICTURE_S) -> str:
             f'<rect x="{_LEFT}" y="{y}" width="{_WIDTH - _LEFT - 10}" height="{_BAR}" fill="#edf2f7"/>'
         )
     for span in shown:
-        x = _LEFT + max(0.0, span.start_s - start_s) * scale
+        left = _LEFT + max(0.0, span.start_s - start_s) * scale
         width = max(0.5, (span.end_s - max(span.start_s, start_s)) * scale - 0.5)
         y = _TOP + _ROW * lanes.index(span.lane)
         title = html.escape(f"{span.label}, {span.seconds * 1e3:.1f} ms")
         out.append(
-            f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{_COLOURS[span.kind]}">'
+            f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{_COLOURS[span.kind]}">'
             f"<title>{title}</title></rect>"
         )
     y = _TOP + _ROW * len(lanes) + 12
     for tenth in range(11):
         share = tenth / 10
-        x = _LEFT + share * (_WIDTH - _LEFT - 10)
+        left = _LEFT + share * (_WIDTH - _LEFT - 10)
         anchor = "end" if tenth == 10 else "middle"
         text = f"{share * (end_s - start_s) * 1e3:.0f} ms"
-        out.append(f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}" fill="#4a5568">{text}</text>')
+        out.append(f'<text x="{left:.0f}" y="{y}" text-anchor="{anchor}" fill="#4a5568">{text}</text>')
     return "\n".join([*out, "</svg>", ""])
 
 

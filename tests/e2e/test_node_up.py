@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import http_calls
 import real_node
 
 DRIFT = (sys.executable, "-u", "-m", "drift_cli")
@@ -132,6 +133,22 @@ def test_bench_counts_what_the_server_counts(up: Up, tmp_path: Path) -> None:
     assert counts["requests"] == {"client": 24, "server": 24}
     assert counts["generation_tokens"] == {"client": 480, "server": 480}
     assert re.search(r"server's counters\s+agree", done.stdout)
+
+
+def test_what_the_lanes_did_and_what_was_learned_is_left_behind(tmp_path: Path, cache_folder: Path) -> None:
+    timeline = tmp_path / "lanes.json"
+    started = Up("--timeline", str(timeline))
+    try:
+        body = {"model": "drift-tiny", "prompt": "What is Drift?", "max_tokens": 5}
+        assert http_calls.post(started.url, "/v1/completions", body).status == 200
+        started.process.send_signal(signal.SIGINT)
+        started.rest()
+    finally:
+        started.kill()
+    spans = [event for event in json.loads(timeline.read_text())["traceEvents"] if event["ph"] == "X"]
+    assert [span["name"] for span in spans] == ["prefill", "decode", "decode", "decode", "decode"]
+    learned = json.loads((cache_folder / "drift" / "latency" / "drift-tiny.json").read_text())
+    assert learned["identity"]["dtype"] == "float32"
 
 
 def test_killed_core_is_said_and_ends_it(model: Path) -> None:

@@ -10,7 +10,9 @@ SPLITS = (wire.Split(1, 3), wire.Split(2, 2), wire.Split(3, 1))
 
 def test_a_set_point_holds_until_its_time_to_live_is_over() -> None:
     points = SetPoints()
-    told = points.take(SetPoint(epoch=1, decode_sms=2, ttl_s=5), SPLITS, now_s=100.0)
+    told = points.take(
+        SetPoint.model_validate({"epoch": 1, "decode_sms": 2, "ttl_s": 5}), SPLITS, now_s=100.0
+    )
     assert told == wire.SetBounds(1, 2, 2, 105.0)
     assert points.present(104.9) is not None
     assert points.present(105.0) is None
@@ -19,18 +21,18 @@ def test_a_set_point_holds_until_its_time_to_live_is_over() -> None:
 def test_the_same_epoch_again_renews_it() -> None:
     points = SetPoints()
     for now_s in (100.0, 103.0):
-        points.take(SetPoint(epoch=1, decode_sms=2, ttl_s=5), SPLITS, now_s)
+        points.take(SetPoint.model_validate({"epoch": 1, "decode_sms": 2, "ttl_s": 5}), SPLITS, now_s)
     assert points.present(107.0) is not None
 
 
 def test_a_weight_alone_bounds_nothing() -> None:
-    told = SetPoints().take(SetPoint(epoch=1, weight=0.2), SPLITS, now_s=0.0)
+    told = SetPoints().take(SetPoint.model_validate({"epoch": 1, "weight": 0.2}), SPLITS, now_s=0.0)
     assert (told.decode_sms_min, told.decode_sms_max) == (1, 3)
 
 
 def test_a_node_that_cannot_be_split_takes_a_weight() -> None:
     points = SetPoints()
-    points.take(SetPoint(epoch=1, weight=0.2), (), now_s=0.0)
+    points.take(SetPoint.model_validate({"epoch": 1, "weight": 0.2}), (), now_s=0.0)
     present = points.present(1.0)
     assert present is not None
     assert present.weight == 0.2

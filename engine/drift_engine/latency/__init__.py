@@ -1,7 +1,7 @@
 """The latency model: how long a pass takes on how many SMs, alone or beside another lane's work.
 
 `LatencyModel` predicts and learns; `Load` is what a pass computes. A node may calibrate it (`fitting`), start it from
-the shape of its model and the peaks of its device (`roofline`), or from what an earlier run saved (`saved`); with
+a prior, or from what an earlier run saved (`saved`); with
 none of these it learns from its first passes. Pure: no torch, no clock, no device.
 """
 

@@ -3,7 +3,7 @@
     predicted time of a pass = formula of its load at the lane's SM count        (`pass_s`)
                                x contention factor of what the neighbour does    (`beside_s`)
 
-The formulas (`costs`) start from a prior such as `roofline.costs`, from a calibration (`fitting`), or from the first
+The formulas (`costs`) start from a prior, from a calibration (`fitting`), or from the first
 pass (`seeds`). Passes that ran alone refine the formulas (`online`); passes beside a neighbour refine the factors
 (`guard`), and the formulas only where no factor could explain them.
 """

@@ -45,7 +45,7 @@ SPREAD_DERIVED = 0.3
 """Of those derived from other SM counts. Estimate."""
 
 SPREAD_PRIOR = 0.5
-"""Of a roofline's proportions, once scaled to the first pass. Estimate."""
+"""Of a prior's proportions, once scaled to the first pass. Estimate."""
 
 SPREAD_SEEDED = 1.0
 """Of proportions that are nothing but usual. Estimate."""
