@@ -146,7 +146,9 @@ def test_what_the_lanes_did_and_what_was_learned_is_left_behind(tmp_path: Path, 
     finally:
         started.kill()
     spans = [event for event in json.loads(timeline.read_text())["traceEvents"] if event["ph"] == "X"]
-    assert [span["name"] for span in spans] == ["prefill", "decode", "decode", "decode", "decode"]
+    kinds = [span["name"] for span in spans]
+    assert kinds[0] == "prefill"  # in one piece or, on a busy machine, in several
+    assert kinds.count("decode") == 4
     learned = json.loads((cache_folder / "drift" / "latency" / "drift-tiny.json").read_text())
     assert learned["identity"]["dtype"] == "float32"
 
