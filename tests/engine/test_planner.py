@@ -10,6 +10,7 @@ from drift_engine import wire
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import fused, order, planner
 from drift_engine.scheduling.order import Urgency
+from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import Cut, Flight, Lanes, Limits, Memory, Running, State, Waiting
 
 PAGE_TOKENS = 4
@@ -307,6 +308,33 @@ def test_a_phase_that_is_alone_has_the_whole_device() -> None:
     assert alone.begin
     assert alone.layers
     assert alone.split is None
+
+
+class Constant(Speeds):
+    """A prefill pass also costs 100 tokens' time whatever its length."""
+
+    def pass_s(self, load: Load, sms: int) -> float | None:
+        seconds = super().pass_s(load, sms)
+        assert seconds is not None
+        return seconds + (0.1 / sms if load.new_tokens else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("latency", "expected"),
+    [
+        (Speeds(0.02, 0.001), ["a"]),
+        (Constant(0.02, 0.001), ["a", "b", "c"]),
+        (Unknown(), ["a", "b", "c", "d"]),
+    ],
+    ids=["nothing to gain", "the constant is shared by 900 tokens", "nothing known"],
+)
+def test_prompts_are_prefilled_together_as_long_as_that_is_more_efficient(
+    latency: Predictions, expected: list[str]
+) -> None:
+    waiting = tuple(new(name, 300) for name in "abcd")
+    picture = state(waiting=waiting, free=1000, max_step_tokens=2048, lanes=lanes())
+    plan = planner.plan(wire.Mode.MUX, picture, latency, 0.0)
+    assert [chunk.request_id for chunk in plan.begin] == expected
 
 
 def test_decode_goes_on_while_a_prefill_is_cut() -> None:
