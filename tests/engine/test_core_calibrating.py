@@ -22,7 +22,7 @@ def harness(tmp_path: Path) -> Harness:
     return Harness(*core_harness.tiny_model(tmp_path), pages=4096)
 
 
-def measure(harness: Harness, **limits: float) -> list[Measurement]:
+def measure(harness: Harness, **limits: float) -> calibrating.Measured:
     asked = {
         "kv_tokens": 4096 * 4,
         "page_tokens": 4,
@@ -39,19 +39,26 @@ def test_both_phases_are_timed_on_every_lane_size(harness: Harness) -> None:
         assert harness.device.splits == (Split(1, 1),)
         measured = measure(harness)
         for kind in (Kind.DECODE, Kind.PREFILL):
-            assert {m.sms for m in measured if m.load.kind is kind} == {1, 2}
-        assert all(m.seconds > 0 for m in measured)
+            assert {m.sms for m in measured.alone if m.load.kind is kind} == {1, 2}
+            assert {sms for load, sms, _ in measured.beside if load.kind is kind} <= {1}
+        assert all(m.seconds > 0 for m in measured.alone)
+        assert measured.beside
 
 
 def test_shapes_that_exceed_the_nodes_limits_are_left_out(harness: Harness) -> None:
     with harness:
         measured = measure(harness, kv_tokens=400, max_rows=4)
-        assert {(m.load.decode_rows, m.load.new_tokens) for m in measured} == {(1, 0), (0, 256), (0, 32)}
+        assert {(m.load.decode_rows, m.load.new_tokens) for m in measured.alone} == {
+            (1, 0),
+            (0, 256),
+            (0, 32),
+        }
+        assert not measured.beside  # both phases at once need more pages than there are
 
 
 def test_a_calibration_ends_when_its_time_is_up(harness: Harness) -> None:
     with harness:
-        assert measure(harness, budget_s=-1.0) == []
+        assert measure(harness, budget_s=-1.0) == ([], [])
 
 
 def test_requests_after_a_calibration_get_their_own_tokens(tmp_path: Path) -> None:

@@ -261,3 +261,17 @@ def test_predicting_and_learning_are_cheap() -> None:
 
     assert best_s("predict") < 60e-6
     assert best_s("observe") < 400e-6
+
+
+def test_contention_starts_where_a_calibration_found_it() -> None:
+    model = LatencyModel()
+    decode, prefill = Load.decode(8, 2048), Load.prefill([(256, 0)])
+    model.observe(decode, 1, 0.10, None, 0.0)
+    model.observe(prefill, 1, 0.40, None, 0.0)
+    model.calibrate_contention([(decode, 1, 0.104), (decode, 1, 0.110), (prefill, 1, 0.42)])
+    other = Load.prefill([(4000, 1000)])
+    assert model.beside_s(decode, 1, other) == pytest.approx(0.110)
+    assert model.beside_s(prefill, 1, decode) == pytest.approx(0.42)
+    restored = LatencyModel()
+    restored.restore(model.snapshot())
+    assert restored.beside_s(decode, 1, other) == pytest.approx(0.110)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from drift_engine import wire
 from drift_engine.core.flights import load_of
-from drift_engine.devices.base import Device, Draw, Lane, Pass, Row
+from drift_engine.devices.base import Device, Draw, Event, Lane, Pass, Row
 from drift_engine.errors import DeviceError
 from drift_engine.latency import Kind, Load, fitting
 
@@ -27,6 +28,9 @@ REPEATS = 2
 PASS_TIMEOUT_S = 120.0
 """Of one pass: decode steps of an 8B model on 2 cores, the slowest that anybody waits for, take some 5 s."""
 
+MOST_BESIDE = 32
+"""Decode passes beside one prefill: more than a prefill of 256 tokens lasts on any lane that was tried."""
+
 MOST_SIZES = 3
 """SM counts to measure of the split lanes of each phase: fewest, middle, most. Those between are interpolated."""
 
@@ -38,6 +42,17 @@ class Shape:
     rows: int
     new: int
     reused: int
+
+    def pages(self, page_tokens: int) -> int:
+        """Of one row."""
+        return -(-(self.new + self.reused) // page_tokens)
+
+
+class Measured(NamedTuple):
+    """Passes alone on their lane, and (load, SM count, seconds) of passes beside another lane's work."""
+
+    alone: list[fitting.Measurement]
+    beside: list[tuple[Load, int, float]]
 
 
 ASSUMED_WEIGHT = 0.3
@@ -68,23 +83,33 @@ def measure(
     max_rows: int,
     max_step_tokens: int,
     budget_s: float,
-) -> list[fitting.Measurement]:
-    """Passes that ran alone on their lane. Raises DeviceError where one fails or does not end."""
-    measured: list[fitting.Measurement] = []
+) -> Measured:
+    """Passes on the lanes, until the time is up. Raises DeviceError where one fails or does not end."""
+    found = Measured([], [])
     end_s = device.clock.now_s() + budget_s
-    for shape in SHAPES:
-        length = shape.new + shape.reused
-        held_tokens = shape.rows * -(-length // page_tokens) * page_tokens
-        fits = held_tokens <= kv_tokens and length <= max_context_tokens
-        if not fits or shape.rows > max_rows or shape.rows * shape.new > max_step_tokens:
+
+    def fits(*shapes: Shape) -> bool:
+        held_tokens = sum(shape.rows * shape.pages(page_tokens) * page_tokens for shape in shapes)
+        return held_tokens <= kv_tokens and all(
+            shape.new + shape.reused <= max_context_tokens
+            and shape.rows <= max_rows
+            and shape.rows * shape.new <= max_step_tokens
+            for shape in shapes
+        )
+
+    for index, shape in enumerate(SHAPES):
+        if not fits(shape):
             continue
         rows = tuple(_rows(shape, page_tokens))
         for lane in _lanes(device, decode=shape.new == 1):
             if device.clock.now_s() > end_s:
-                log.info("calibration: %d passes in %.1f s, the time is up", len(measured), budget_s)
-                return measured
-            measured.append(fitting.Measurement(load_of(rows), lane.sms, _time(device, lane, rows)))
-    return measured
+                log.info("calibration: %d passes in %.1f s, the time is up", len(found.alone), budget_s)
+                return found
+            found.alone.append(fitting.Measurement(load_of(rows), lane.sms, _time(device, lane, rows)))
+        if index == 1 and fits(*SHAPES[:2]):  # both phases are known alone
+            for split in _splits(device):
+                found.beside.extend(_beside(device, split, page_tokens))
+    return found
 
 
 def assume(measured: Sequence[fitting.Measurement], pairs_share: float) -> list[fitting.Measurement]:
@@ -111,26 +136,55 @@ def assume(measured: Sequence[fitting.Measurement], pairs_share: float) -> list[
     return assumed
 
 
-def _lanes(device: Device, *, decode: bool) -> Iterator[Lane]:
-    """Of the sizes that a phase may have, the whole device last."""
+def _splits(device: Device) -> list[wire.Split]:
     splits = device.splits
     chosen = {0, len(splits) // 2, len(splits) - 1} if len(splits) >= MOST_SIZES else set(range(len(splits)))
-    for index in sorted(chosen):
-        yield device.lanes(splits[index])[0 if decode else 1]
+    return [splits[index] for index in sorted(chosen)]
+
+
+def _lanes(device: Device, *, decode: bool) -> Iterator[Lane]:
+    """Of the sizes that a phase may have, the whole device last."""
+    for split in _splits(device):
+        yield device.lanes(split)[0 if decode else 1]
     yield device.whole
 
 
-def _rows(shape: Shape, page_tokens: int) -> Iterator[Row]:
-    pages = -(-(shape.new + shape.reused) // page_tokens)
+def _beside(device: Device, split: wire.Split, page_tokens: int) -> Iterator[tuple[Load, int, float]]:
+    """Decode passes for as long as a prefill runs on the other lane, and that prefill."""
+    decode_lane, prefill_lane = device.lanes(split)
+    decode = tuple(_rows(SHAPES[0], page_tokens))
+    first_page = SHAPES[0].rows * SHAPES[0].pages(page_tokens)
+    prefill = tuple(_rows(SHAPES[1], page_tokens, first_page, "neighbour"))
+    running = prefill_lane.launch(Pass((), prefill))
+    for _ in range(MOST_BESIDE):
+        event = decode_lane.launch(Pass(decode, ()))
+        _await(device, event, len(decode))
+        if running.done():
+            break  # this one was alone for a part of its time
+        yield load_of(decode), decode_lane.sms, event.results().pass_s
+    _await(device, running, len(prefill))
+    yield load_of(prefill), prefill_lane.sms, running.results().pass_s
+    for row in decode + prefill:
+        device.release(row.request_id)
+
+
+def _rows(shape: Shape, page_tokens: int, first_page: int = 0, name: str = "calibration") -> Iterator[Row]:
+    pages = shape.pages(page_tokens)
     for index in range(shape.rows):
         history = [1] * (shape.new + shape.reused)
+        start = first_page + index * pages
         yield Row(
-            f"calibration-{index}",
+            f"{name}-{index}",
             history[shape.reused :],
             shape.reused,
-            range(index * pages, (index + 1) * pages),
+            range(start, start + pages),
             Draw(wire.Sampling(max_tokens=1, temperature=0.0), history, len(history)),
         )
+
+
+def _await(device: Device, event: Event, rows: int) -> None:
+    if not device.wait([event], PASS_TIMEOUT_S):
+        raise DeviceError(f"a pass of {rows} rows did not end within {PASS_TIMEOUT_S:g} s")
 
 
 def _time(device: Device, lane: Lane, rows: Sequence[Row]) -> float:
@@ -138,8 +192,7 @@ def _time(device: Device, lane: Lane, rows: Sequence[Row]) -> float:
     seconds = []
     for _ in range(REPEATS):
         event = lane.launch(work)
-        if not device.wait([event], PASS_TIMEOUT_S):
-            raise DeviceError(f"a pass of {len(rows)} rows did not end within {PASS_TIMEOUT_S:g} s")
+        _await(device, event, len(rows))
         seconds.append(event.results().pass_s)
     for row in rows:
         device.release(row.request_id)  # of the next shape it has other pages

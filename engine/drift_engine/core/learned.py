@@ -55,10 +55,11 @@ def calibrate(device: Device, config: CoreConfig, model: ModelConfig) -> Latency
         budget_s=calibrating.BUDGET_S[config.device],
     )
     latency = LatencyModel()
-    if measured:
+    if measured.alone:
         pairs_share = 4 * model.num_layers * model.q_size / (2 * model.num_parameters)
-        fit = fitting.fit(measured + calibrating.assume(measured, pairs_share))
+        fit = fitting.fit(measured.alone + calibrating.assume(measured.alone, pairs_share))
         latency.calibrate(fit)
+        latency.calibrate_contention(measured.beside)
         log.info(
             "calibrated with %d passes in %.1f s, off by %.0f %% on average",
             fit.measurements,

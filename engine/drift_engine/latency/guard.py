@@ -10,6 +10,7 @@ the ratio of the quantile to its complement. A cell is three numbers however lon
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from drift_engine.latency.loads import Load
@@ -20,6 +21,9 @@ LEAST_FACTOR = 1.0
 
 MOST_FACTOR = 4.0
 """Far above the published 1.3: what is beyond is not contention but a wrong prediction, which others correct."""
+
+MOST_START_FACTOR = 1.5
+"""What a calibration may say: one that another process disturbed must not keep a planner from ever trying."""
 
 DECODE_QUANTILE = 0.95
 DECODE_FACTOR = 1.25
@@ -37,6 +41,9 @@ _STEP = 0.2  # share of the spread per pass: a value settles in some hundred pas
 _SPREAD_STEP = 0.1  # of the running distance between ratio and value
 _SPREAD_START = 0.1  # estimate
 _SPREAD_LEAST = 0.005  # so that a cell of equal ratios still moves
+
+ANY = -1
+"""In the place of both classes: the cell that says where the others of its SM count start."""
 
 _SMALLEST_CLASS = 4  # below 256 tokens: too little to disturb anybody
 _LARGEST_CLASS = 11  # from 1M tokens
@@ -63,7 +70,14 @@ class Guard:
         if not neighbour:
             return LEAST_FACTOR
         cell = self._cells.get((sms, load_class(load), load_class(neighbour)))
-        return self._start_factor if cell is None else self._faded(cell)
+        return self._start_of(sms) if cell is None else self._faded(cell, sms)
+
+    def start(self, factors: Mapping[int, float]) -> None:
+        """Begins anew: where cells start, by SM count, as a calibration found it."""
+        self._cells = {
+            (sms, ANY, ANY): Cell(min(max(factor, LEAST_FACTOR), MOST_START_FACTOR))
+            for sms, factor in factors.items()
+        }
 
     def observe(self, load: Load, sms: int, neighbour: Load, ratio: float, now_s: float) -> None:
         """`ratio` is a pass's observed time over the one predicted for it alone."""
@@ -71,9 +85,9 @@ class Guard:
         key = (sms, load_class(load), load_class(neighbour))
         cell = self._cells.get(key)
         if cell is None:
-            cell = self._cells[key] = Cell(self._start_factor)
+            cell = self._cells[key] = Cell(self._start_of(sms))
         ratio = min(max(ratio, LEAST_FACTOR), MOST_FACTOR)
-        factor = self._faded(cell)
+        factor = self._faded(cell, sms)
         cell.seen_s = now_s
         # Never past the ratio itself: a step is for many passes, the ratio is what this one asks for.
         if ratio > factor:
@@ -85,7 +99,9 @@ class Guard:
 
     def states(self) -> tuple[CellState, ...]:
         """As of the guard's clock."""
-        return tuple(CellState(*key, self._faded(cell), cell.spread) for key, cell in self._cells.items())
+        return tuple(
+            CellState(*key, self._faded(cell, key[0]), cell.spread) for key, cell in self._cells.items()
+        )
 
     def restore(self, states: tuple[CellState, ...]) -> None:
         """Restored cells start to fade with the first pass that is observed."""
@@ -97,8 +113,13 @@ class Guard:
         }
         self._now_s = None
 
-    def _faded(self, cell: Cell) -> float:
+    def _start_of(self, sms: int) -> float:
+        cell = self._cells.get((sms, ANY, ANY))
+        return self._start_factor if cell is None else cell.factor
+
+    def _faded(self, cell: Cell, sms: int) -> float:
         """The cell's factor, on its way back to the start since it was last seen."""
+        start_factor = self._start_of(sms)
         if self._now_s is None:
             return cell.factor
         if cell.seen_s is None:
@@ -106,7 +127,7 @@ class Guard:
         idle_s = self._now_s - cell.seen_s
         if idle_s <= 0:
             return cell.factor
-        return self._start_factor + (cell.factor - self._start_factor) * math.exp2(-idle_s / HALF_LIFE_S)
+        return start_factor + (cell.factor - start_factor) * math.exp2(-idle_s / HALF_LIFE_S)
 
 
 def load_class(load: Load) -> int:

@@ -10,6 +10,8 @@ pass (`seeds`). Passes that ran alone refine the formulas (`online`); passes bes
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable
 from operator import mul
 from typing import TYPE_CHECKING
 
@@ -128,6 +130,21 @@ class LatencyModel:
             self._prefill.start({sms: cost.coefficients for sms, cost in fit.prefill.items()})
         if fit.decode:
             self._decode.start({sms: cost.coefficients for sms, cost in fit.decode.items()})
+
+    def calibrate_contention(self, beside: Iterable[tuple[Load, int, float]]) -> None:
+        """Where contention starts, from passes (load, SM count, seconds) that ran beside another lane's work.
+
+        The longest counts for decode, the usual one for prefill. Call it after `calibrate`, to whose costs the factors
+        relate.
+        """
+        ratios: dict[tuple[bool, int], list[float]] = {}
+        for load, sms, seconds in beside:
+            if predicted_s := self.pass_s(load, sms):
+                ratios.setdefault((load.decode_rows > 0, sms), []).append(seconds / predicted_s)
+        self._decode_guard.start({sms: max(found) for (decode, sms), found in ratios.items() if decode})
+        self._prefill_guard.start(
+            {sms: statistics.median(found) for (decode, sms), found in ratios.items() if not decode}
+        )
 
     def errors(self) -> Errors:
         decode, prefill, fused = (self._errors[kind] for kind in (Kind.DECODE, Kind.PREFILL, Kind.FUSED))
