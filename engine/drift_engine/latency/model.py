@@ -134,8 +134,8 @@ class LatencyModel:
     def calibrate_contention(self, beside: Iterable[tuple[Load, int, float]]) -> None:
         """Where contention starts, from passes (load, SM count, seconds) that ran beside another lane's work.
 
-        The longest counts for decode, the usual one for prefill. Call it after `calibrate`, to whose costs the factors
-        relate.
+        The longest counts for decode, the usual one for prefill. Call it after `calibrate`: factors are relative to
+        its costs.
         """
         ratios: dict[tuple[bool, int], list[float]] = {}
         for load, sms, seconds in beside:
