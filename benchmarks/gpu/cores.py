@@ -12,7 +12,8 @@ from benchmarks.engine.local_core import Mailbox
 from drift_engine import wire
 from drift_engine.cache import KvCache
 from drift_engine.core.grammars import Grammars
-from drift_engine.core.loop import Core, CoreLimits
+from drift_engine.core.limits import CoreLimits
+from drift_engine.core.loop import Core
 from drift_engine.devices.base import Device
 from drift_engine.devices.runner import Runner
 from drift_engine.latency.model import LatencyModel

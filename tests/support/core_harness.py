@@ -15,7 +15,8 @@ from drift_engine import models, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
 from drift_engine.core.grammars import Grammars
-from drift_engine.core.loop import Core, CoreLimits
+from drift_engine.core.limits import CoreLimits
+from drift_engine.core.loop import Core
 from drift_engine.devices.base import Clock, Device
 from drift_engine.devices.cpu import CpuDevice
 from drift_engine.devices.runner import Runner

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -17,6 +16,7 @@ from drift_engine.cache import KvCache, OutOfPages
 from drift_engine.core.channel import Messages
 from drift_engine.core.flights import Ended, Flights
 from drift_engine.core.grammars import GrammarError, Grammars
+from drift_engine.core.limits import CoreLimits
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Promise, Request
 from drift_engine.devices.base import Device, Drawn, Row
@@ -34,18 +34,6 @@ HEARTBEAT_S = 1.0
 
 POLL_WAIT_S = 0.02
 """A busy core reads messages this often while a pass runs; the end of the pass wakes it at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class CoreLimits:
-    """What a request and a step may have."""
-
-    max_running: int
-    max_model_len_tokens: int
-    max_step_tokens: int
-    chunk_tokens: int | None
-    eos_token_ids: frozenset[int]
-    layers: int
 
 
 class Core:

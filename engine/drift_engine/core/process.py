@@ -23,7 +23,8 @@ from drift_engine.clock import MonotonicClock
 from drift_engine.core import learned, resolving
 from drift_engine.core.channel import Channel, Messages
 from drift_engine.core.grammars import Grammars
-from drift_engine.core.loop import Core, CoreLimits
+from drift_engine.core.limits import CoreLimits
+from drift_engine.core.loop import Core
 from drift_engine.devices import contention
 from drift_engine.devices.base import Device
 from drift_engine.devices.cpu import CpuDevice

@@ -1,0 +1,17 @@
+"""What the core was started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLimits:
+    """Bounds of a request and of a step, and what the loop must know of its model."""
+
+    max_running: int
+    max_model_len_tokens: int
+    max_step_tokens: int
+    chunk_tokens: int | None
+    eos_token_ids: frozenset[int]
+    layers: int
