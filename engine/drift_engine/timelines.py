@@ -16,6 +16,9 @@ from drift_engine.errors import OptionsError
 
 SUFFIXES = (".json", ".svg")
 
+KEPT_SPANS = 50_000
+"""The last ones, where a timeline was asked for: some minutes of a busy node; 9 MB."""
+
 PICTURE_S = 2.0
 """A picture shows this much before the last span's end: a few dozen decode steps, each wide enough to be seen."""
 

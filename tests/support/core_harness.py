@@ -98,6 +98,7 @@ class Harness:
                 chunk_tokens=chunk_tokens,
                 eos_token_ids=frozenset(config.eos_token_ids),
                 layers=config.num_layers,
+                kept_spans=10_000,
             ),
             wire.Targets(400.0, 0.0, 80.0),
             latency or LatencyModel(),

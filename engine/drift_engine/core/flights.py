@@ -23,10 +23,6 @@ PASS_LIMIT_S = 600.0
 at the 0.2 TFLOP/s measured there takes about 3 minutes."""
 
 
-KEPT_SPANS = 50_000
-"""Some minutes of a busy node; 9 MB."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A pass that is complete: it computed `advances` tokens of each request."""
@@ -83,13 +79,13 @@ class _Cut:
 class Flights:
     """At most one pass, and a stack of cut prefills. The pass may have the whole device only when it is alone."""
 
-    def __init__(self, device: Device, latency: Predictions, layers: int) -> None:
+    def __init__(self, device: Device, latency: Predictions, layers: int, kept_spans: int) -> None:
         self._device = device
         self._layers = layers
         self._latency = latency
         self._flight: _Flight | None = None
         self._cuts: list[_Cut] = []
-        self.spans: deque[Span] = deque(maxlen=KEPT_SPANS)
+        self.spans: deque[Span] = deque(maxlen=kept_spans)
         """What ended last, on all lanes."""
         self._split: wire.Split | None = None
         self._mode: wire.Mode | None = None

@@ -15,3 +15,4 @@ class CoreLimits:
     chunk_tokens: int | None
     eos_token_ids: frozenset[int]
     layers: int
+    kept_spans: int = 0  # of the timeline

@@ -60,7 +60,7 @@ class Core:
         self._bounds: wire.SetBounds | None = None
         self._latency = latency
         self._queues = Queues()
-        self._flights = Flights(device, latency, limits.layers)
+        self._flights = Flights(device, latency, limits.layers, limits.kept_spans)
         self._outputs: list[wire.Output] = []
         self._events_sequence = 1  # 0 means: before the first
         self._activity_s = dict.fromkeys(wire.Activity, 0.0)

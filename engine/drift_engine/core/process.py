@@ -128,6 +128,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
             chunk_tokens=config.chunk_tokens,
             eos_token_ids=frozenset(model_config.eos_token_ids),
             layers=model_config.num_layers,
+            kept_spans=timelines.KEPT_SPANS if options.timeline_file is not None else 0,
         ),
         options.slo.targets,
         latency,
