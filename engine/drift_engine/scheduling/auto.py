@@ -6,12 +6,14 @@ chunk beside it; sharing in time wins where the target is loose, since a chunk t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drift_engine import wire
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import fused, mux
 from drift_engine.scheduling.plans import Plan
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import State
+from drift_engine.scheduling.views import Running, State
 
 STAY_SHARE = 0.95
 """Another mode is taken when it needs less than this share of the present one's time. Estimate."""
@@ -28,13 +30,13 @@ def plan(state: State, latency: Predictions, now_s: float) -> Plan:
         return fused.plan(state, latency)
     decoding = [request for request in state.running if request.remaining_tokens == 1]
     both = decoding and (state.waiting or len(decoding) < len(state.running))
-    if not lanes.cuts and lanes.flight is None and both and _choose(state, latency) is wire.Mode.FUSED:
+    free = not lanes.cuts and lanes.flight is None
+    if free and both and _choose(state, decoding, latency) is wire.Mode.FUSED:
         return fused.plan(state, latency)
     return mux.plan(state, latency, now_s)
 
 
-def _choose(state: State, latency: Predictions) -> wire.Mode:
-    decoding = [request for request in state.running if request.remaining_tokens == 1]
+def _choose(state: State, decoding: Sequence[Running], latency: Predictions) -> wire.Mode:
     decode, target_s = fused.decode_load(decoding), min(row.tbt_target_s for row in decoding)
     prefill = _pending(state)
     in_mux = _mux_s(state, decode, target_s, prefill, latency)
@@ -84,9 +86,7 @@ def _fused_s(
     if chunk is None:
         return None
     full, rest = divmod(prefill.new_tokens, chunk)
-    reused += (
-        prefill.new_tokens // prefill.prefill_rows // 2
-    )  # a request's chunks attend to those before them
+    reused += prefill.new_tokens // prefill.prefill_rows // 2  # half of a prompt's own chunks, on average
     total_s, longest_s = 0.0, 0.0
     for count, tokens in ((full, chunk), (1, rest)):
         if count and tokens:
