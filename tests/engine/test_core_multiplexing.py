@@ -37,11 +37,13 @@ class Shuffled(Harness):
 
     shuffled: ShuffledDevice
 
-    def __init__(self, model: Transformer, folder: Path, seed: int, **options: object) -> None:
+    def __init__(
+        self, model: Transformer, folder: Path, seed: int, *, lookahead_steps: int = 1, **options: object
+    ) -> None:
         dice = random.Random(seed)
 
         def make_device(runner: Runner, clock: Clock) -> ShuffledDevice:
-            self.shuffled = ShuffledDevice(runner, clock, dice)
+            self.shuffled = ShuffledDevice(runner, clock, dice, lookahead_steps=lookahead_steps)
             return self.shuffled
 
         super().__init__(
@@ -78,7 +80,8 @@ def workloads(draw: st.DrawFn) -> list[tuple[Request, int, int | None]]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     workload=workloads(),
-    mode=st.sampled_from([wire.Mode.MUX, wire.Mode.AUTO]),
+    mode=st.sampled_from([*wire.Mode]),
+    lookahead_steps=st.sampled_from([1, 5]),
     pages=st.sampled_from([17, 24, 64]),
     max_step_tokens=st.sampled_from([9, 16, 256]),
     prefix=st.booleans(),
@@ -88,6 +91,7 @@ def test_tokens_are_those_of_a_lone_run_for_any_schedule(
     model: tuple[Transformer, Path],
     workload: list[tuple[Request, int, int | None]],
     mode: wire.Mode,
+    lookahead_steps: int,
     pages: int,
     max_step_tokens: int,
     prefix: bool,
@@ -95,7 +99,13 @@ def test_tokens_are_those_of_a_lone_run_for_any_schedule(
 ) -> None:
     expected = core_harness.alone(*model, [request for request, _, _ in workload])
     with Shuffled(
-        *model, seed, mode=mode, pages=pages, max_step_tokens=max_step_tokens, prefix=prefix
+        *model,
+        seed,
+        lookahead_steps=lookahead_steps,
+        mode=mode,
+        pages=pages,
+        max_step_tokens=max_step_tokens,
+        prefix=prefix,
     ) as harness:
         gone = set()
         for step in range(50):

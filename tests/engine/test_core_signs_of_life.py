@@ -31,6 +31,7 @@ class HangingDevice:
     name = "whole"
     sms = 1
     splits: Sequence[wire.Split] = ()
+    lookahead_steps = 1
 
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self.clock = clock
@@ -41,6 +42,9 @@ class HangingDevice:
 
     def cut(self, work: Pass) -> CutPass:
         raise AssertionError("a fused core cuts nothing")
+
+    def recall(self, event: Event) -> None:
+        raise AssertionError("a pass has one step")
 
     def launch(self, work: Pass) -> Event:
         return self

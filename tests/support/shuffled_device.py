@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from drift_engine import wire
-from drift_engine.devices.base import Clock, CutPass, Event, Pass, Results
+from drift_engine.devices.base import Clock, CutPass, Draw, Drawn, Event, Pass, Results, Row
 from drift_engine.devices.runner import LayeredPass, Runner
 from drift_engine.latency.accuracy import Errors
 from drift_engine.latency.loads import Load
@@ -29,6 +30,7 @@ class ShuffledEvent:
         self.lane = lane
         self.work = work
         self.run = run
+        self.steps = work.steps
         self.after: ShuffledEvent | None = None
         self.found: Results | None = None
 
@@ -59,8 +61,7 @@ class ShuffledLane:
         self.sms = sms
 
     def launch(self, work: Pass) -> ShuffledEvent:
-        layered = LayeredPass(self._device.runner, work)
-        event = ShuffledEvent(self, work, lambda: layered.advance(layered.layers, lane_sms=self.sms))
+        event = ShuffledEvent(self, work, lambda: self._steps(work, event.steps))
         for other in self._device.queued:
             assert self is not self._device.whole, f"a pass on the whole device beside {other.lane.name}"
             assert other.lane is not self._device.whole, "a pass beside one on the whole device"
@@ -81,16 +82,32 @@ class ShuffledLane:
         self._device.queued.append(event)
         return event
 
+    def _steps(self, work: Pass, steps: int) -> Results:
+        """One pass after the other, each row going on with the token that it drew."""
+        drawn: dict[str, list[Drawn]] = {request_id: [] for request_id in work.draws()}
+        while True:
+            layered = LayeredPass(self._device.runner, work)
+            results = layered.advance(layered.layers, lane_sms=self.sms)
+            for request_id, (one,) in results.drawn.items():
+                drawn[request_id].append(one)
+            steps -= 1
+            if not steps:
+                return replace(results, drawn=drawn)
+            work = Pass(tuple(_next(row, drawn[row.request_id][-1]) for row in work.decode), ())
+
 
 class ShuffledDevice:
     """`sms` SMs and every split of them."""
 
-    def __init__(self, runner: Runner, clock: Clock, dice: random.Random, *, sms: int = 4) -> None:
+    def __init__(
+        self, runner: Runner, clock: Clock, dice: random.Random, *, sms: int = 4, lookahead_steps: int = 1
+    ) -> None:
         assert isinstance(clock, DiceClock)
         self.clock = clock
         self.runner = runner
         self.queued: list[ShuffledEvent] = []
         self._dice = dice
+        self.lookahead_steps = lookahead_steps
         self.splits: Sequence[wire.Split] = tuple(wire.Split(count, sms - count) for count in range(1, sms))
         self.whole = ShuffledLane(self, "whole", sms)
         self._lanes = {
@@ -107,6 +124,11 @@ class ShuffledDevice:
     def lanes(self, split: wire.Split) -> tuple[ShuffledLane, ShuffledLane]:
         self.used.add(split)
         return self._lanes[split]
+
+    def recall(self, event: Event) -> None:
+        assert isinstance(event, ShuffledEvent)
+        if not event.done():
+            event.steps = self._dice.randint(1, event.steps)
 
     def cut(self, work: Pass) -> ShuffledCut:
         return ShuffledCut(work, LayeredPass(self.runner, work))
@@ -155,6 +177,14 @@ class Erratic:
 
     def errors(self) -> Errors:
         return Errors(0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
+
+
+def _next(row: Row, drawn: Drawn) -> Row:
+    draw = row.draw
+    assert draw is not None
+    history = [*draw.history, drawn.token_id]
+    ahead = Draw(draw.sampling, history, draw.prompt_tokens, draw.banned, draw.bitmask)
+    return Row(row.request_id, [drawn.token_id], row.start + 1, row.pages, ahead)
 
 
 def ids(work: Pass) -> set[str]:

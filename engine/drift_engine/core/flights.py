@@ -6,7 +6,7 @@ Launches are carried out and remembered here; what has ended comes back as `Ende
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,11 +28,11 @@ class Ended:
     """A pass that is complete: it computed `advances` tokens of each request."""
 
     advances: dict[str, int]
-    drawn: dict[str, Drawn]
-    load: Load
+    drawn: Mapping[str, Sequence[Drawn]]
+    load: Load  # of a pass of several steps, that of one in the middle
     lane_sms: int | None  # None: its layers ran on different lanes
     neighbour: Load | None  # what the other lane worked on meanwhile
-    pass_s: float
+    step_s: float
     forward_s: float
     overhead_s: float  # from launch to poll but for the forward
 
@@ -47,6 +47,7 @@ class _Flight:
     lane: Lane
     neighbour: Load | None
     launched_s: float
+    steps: int
 
 
 class _Part(NamedTuple):
@@ -158,6 +159,7 @@ class Flights:
         decode: tuple[Row, ...],
         prefill: tuple[Row, ...],
         split: wire.Split | None,
+        steps: int = 1,
     ) -> None:
         """A pass, on the split's decode lane or the whole device."""
         assert self._flight is None, "a pass is in flight"
@@ -172,12 +174,13 @@ class Flights:
             predicted_s = self._latency.beside_s(load, lane.sms, neighbour)
         now_s = self._device.clock.now_s()
         self._flight = _Flight(
-            lane.launch(Pass(decode, prefill)),
+            lane.launch(Pass(decode, prefill, steps)),
             {row.request_id: len(row.token_ids) for row in decode + prefill},
-            views.Flight(load, split, now_s + (predicted_s or 0.0)),
+            views.Flight(load, split, now_s + (predicted_s or 0.0) * steps),
             lane,
             neighbour,
             now_s,
+            steps,
         )
 
     def begin(self, rows: tuple[Row, ...], deadline_s: float) -> None:
@@ -212,6 +215,11 @@ class Flights:
         for cut in self._cuts:
             cut.dropped = cut.dropped or not any(map(wanted, cut.advances))
 
+    def recall(self) -> None:
+        """Something changed that the plan could not know: a pass of several steps ends with the present one."""
+        if self._flight is not None and self._flight.steps > 1:
+            self._device.recall(self._flight.event)
+
     def poll(self, timeout_s: float) -> list[Ended]:
         """What ended; waits for the first event. Raises DeviceError for a launch that failed or hangs."""
         pending = [self._flight.event] if self._flight is not None else []
@@ -219,8 +227,11 @@ class Flights:
         if pending and not self._device.wait(pending, timeout_s):
             self._check_hanging()
             return []
-        ended = [self._poll_flight()] + [self._poll_cut(cut) for cut in tuple(self._cuts)]
-        return [flight for flight in ended if flight is not None]
+        cuts = [ended for cut in tuple(self._cuts) if (ended := self._poll_cut(cut)) is not None]
+        if cuts:
+            self.recall()  # their rows decode from the next step on
+        flight = self._poll_flight()
+        return cuts if flight is None else [flight, *cuts]
 
     def _lane(self, split: wire.Split | None, part: int) -> Lane:
         if split is None:
@@ -233,21 +244,26 @@ class Flights:
         if flight is None or not flight.event.done():
             return None
         self._flight = None
-        results = flight.event.results()
-        self._note(flight.lane, results, flight.view.load, 0, self._layers)
+        results, load, advances = flight.event.results(), flight.view.load, flight.advances
+        steps = 1
+        if flight.steps > 1:
+            advances = {request_id: len(drawn) for request_id, drawn in results.drawn.items()}
+            steps = max(advances.values())
+            load = load + Load.decode(0, load.decode_rows * (steps - 1) // 2)
+        self._note(flight.lane, results, load, 0, self._layers)
         return Ended(
-            flight.advances,
+            advances,
             results.drawn,
-            flight.view.load,
+            load,
             flight.lane.sms,
             flight.neighbour,
-            results.pass_s,
+            results.pass_s / steps,
             results.forward_s,
             max(0.0, self._device.clock.now_s() - flight.launched_s - results.forward_s),
         )
 
     def _poll_cut(self, cut: _Cut) -> Ended | None:
-        drawn: dict[str, Drawn] = {}
+        drawn: Mapping[str, Sequence[Drawn]] = {}
         while cut.parts and cut.parts[0].event.done():
             part = cut.parts.pop(0)
             results = part.event.results()

@@ -84,7 +84,9 @@ class Core:
     def step(self) -> None:
         """One turn. Returns within IDLE_WAIT_S, or POLL_WAIT_S while a lane computes."""
         busy = len(self._flights) > 0 or len(self._queues) > 0
-        self._take(self._channel.receive(0.0 if busy else IDLE_WAIT_S))
+        if messages := self._channel.receive(0.0 if busy else IDLE_WAIT_S):
+            self._take(messages)
+            self._flights.recall()
         clock = self._device.clock
         start_s = clock.now_s()
         self._carry_out(self._plan())
@@ -195,7 +197,11 @@ class Core:
                 cache.page_tokens, cache.pages_total, cache.pages_free, cache.pages_evictable
             ),
             limits=views.Limits(
-                limits.max_running, limits.chunk_tokens, limits.max_step_tokens, limits.layers
+                limits.max_running,
+                limits.chunk_tokens,
+                limits.max_step_tokens,
+                limits.layers,
+                self._device.lookahead_steps,
             ),
             lanes=flights.view(self._splits(now_s)),
             in_flight=flights.requests,
@@ -223,7 +229,7 @@ class Core:
             self._preempt(self._queues.running[request_id])
         for request_id in plan.admit:
             self._admit(self._queues.admit(request_id))
-        decode = self._rows([(request_id, 1) for request_id in plan.decode])
+        decode = self._rows([(request_id, 1) for request_id in plan.decode], plan.steps)
         prefill = self._rows([(chunk.request_id, chunk.tokens) for chunk in plan.prefill])
         begin = self._rows([(chunk.request_id, chunk.tokens) for chunk in plan.begin])
         if begin:
@@ -231,7 +237,7 @@ class Core:
         if decode or prefill:
             # A split whose prefill found no pages is none: the pass has the device to itself.
             split = plan.split if flights.cutting else None
-            flights.launch(plan.mode, decode, prefill, split)
+            flights.launch(plan.mode, decode, prefill, split, plan.steps)
         if plan.layers and flights.cutting:
             flights.launch_layers(plan.mode, plan.layers, plan.split)
 
@@ -258,14 +264,14 @@ class Core:
         """Whom to preempt when no running request could move: shared pages were counted twice."""
         return max(self._queues.running.values(), key=lambda r: (-r.submit.priority, r.submit.arrival_s))
 
-    def _rows(self, wanted: list[tuple[str, int]]) -> tuple[Row, ...]:
+    def _rows(self, wanted: list[tuple[str, int]], steps: int = 1) -> tuple[Row, ...]:
         rows = []
         for request_id, tokens in wanted:
             request = self._queues.running[request_id]
             assert request.sequence is not None
             stop = min(request.computed + tokens, len(request.tokens))
             try:
-                self._cache.reserve(request.sequence, stop)
+                self._cache.reserve(request.sequence, stop + steps - 1)
             except OutOfPages:  # shared pages counted as evictable were taken: it waits for the next step
                 continue
             rows.append(
@@ -285,40 +291,48 @@ class Core:
         """Books what a pass computed: pages become shareable, requests get their token or end."""
         if ended.lane_sms is not None:
             self._latency.observe(
-                ended.load, ended.lane_sms, ended.pass_s, ended.neighbour, self._device.clock.now_s()
+                ended.load, ended.lane_sms, ended.step_s, ended.neighbour, self._device.clock.now_s()
             )
         computed_prompt = 0
         for request_id, tokens in ended.advances.items():
             request = self._queues.running[request_id]
             assert request.sequence is not None
             computed_prompt += max(0, min(tokens, request.prompt_tokens - request.computed))
-            request.computed += tokens
+            over = request.cancelled
+            if request_id in ended.drawn and not over:
+                over = self._take_tokens(request, ended.drawn[request_id])
+            request.computed = min(request.computed + tokens, len(request.tokens))
             self._cache.publish(request.sequence, request.tokens, request.computed)
-            if request.cancelled:
+            if over:
                 self._finish(request)
-            elif request_id in ended.drawn:
-                self._take_token(request, ended.drawn[request_id])
         self._stats = replace(
             self._stats,
             steps_total=self._stats.steps_total + 1,
             computed_prompt_tokens_total=self._stats.computed_prompt_tokens_total + computed_prompt,
-            generation_tokens_total=self._stats.generation_tokens_total + len(ended.drawn),
+            generation_tokens_total=self._stats.generation_tokens_total + sum(map(len, ended.drawn.values())),
             forward_s_total=self._stats.forward_s_total + ended.forward_s,
         )
         self._changed = True
 
-    def _take_token(self, request: Request, drawn: Drawn) -> None:
-        error = None
-        try:
-            finish, stop_token = request.take(drawn, self._limits.max_model_len_tokens)
-        except GrammarError as grammar_error:
-            finish, stop_token, error = wire.FinishReason.ABORTED, None, str(grammar_error)
-        first = request.drawn_tokens == 1
+    def _take_tokens(self, request: Request, drawn: Sequence[Drawn]) -> bool:
+        """Whether the request ends with them; what was drawn beyond its end is nobody's."""
+        finish = stop_token = error = None
+        first = not request.drawn_tokens
+        taken = 0
+        for one in drawn:
+            taken += 1
+            try:
+                finish, stop_token = request.take(one, self._limits.max_model_len_tokens)
+            except GrammarError as grammar_error:
+                finish, stop_token, error = wire.FinishReason.ABORTED, None, str(grammar_error)
+            if finish is not None:
+                break
+        logprobs = [one.logprobs for one in drawn[:taken] if one.logprobs is not None]
         self._outputs.append(
             wire.Output(
                 request.request_id,
-                [drawn.token_id],
-                [drawn.logprobs] if drawn.logprobs is not None else None,
+                [one.token_id for one in drawn[:taken]],
+                logprobs or None,
                 finish,
                 stop_token,
                 request.first_cached_tokens or 0 if first else 0,
@@ -326,8 +340,7 @@ class Core:
                 request.queued_s if first else 0.0,
             )
         )
-        if finish is not None:
-            self._finish(request)
+        return finish is not None
 
     def _finish(self, request: Request) -> None:
         self._queues.remove(request)

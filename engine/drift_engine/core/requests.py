@@ -90,7 +90,15 @@ class Request:
             self.submit.arrival_s,
             self.tbt_target_s,
             self.submit.priority,
+            self._blind_tokens(),
         )
+
+    def _blind_tokens(self) -> int:
+        """What is allowed next may depend on what was drawn last: on its grammar, or on how many there are."""
+        sampling = self.submit.sampling
+        if self.matcher is not None or self.drawn_tokens < sampling.min_tokens:
+            return 1
+        return max(1, sampling.max_tokens - self.drawn_tokens)
 
     def draw(self) -> Draw:
         """How the token behind `tokens` is to be drawn."""

@@ -8,7 +8,7 @@ every pass is a msgspec Struct, five times cheaper to make than a frozen datacla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,10 +49,15 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One forward pass. A decode row has one token; rows draw independently of each other."""
+    """One forward pass. A decode row has one token; rows draw independently of each other.
+
+    More than one of `steps`: as many passes, each decode row's next token being the one that it drew before. Only
+    decode rows, with pages for all their tokens, and only where the device looks ahead.
+    """
 
     decode: tuple[Row, ...]
     prefill: tuple[Row, ...]
+    steps: int = 1
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -70,9 +75,9 @@ class Drawn(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a pass brought: a token for each row with a `draw`, by request."""
+    """What a pass brought: by request, for each row with a `draw`, a token, or one for every step computed."""
 
-    drawn: dict[str, Drawn]
+    drawn: Mapping[str, Sequence[Drawn]]
     start_s: float  # by the device's clock; of a GPU the launch, which its stream may have made wait
     pass_s: float  # from the start of packing its inputs to its last drawn token
     forward_s: float  # of those, in the model
@@ -132,6 +137,13 @@ class Device(Protocol):
     @property
     def splits(self) -> Sequence[wire.Split]:
         """Into which two disjoint parts it can be split, fewest decode SMs first; empty where it cannot."""
+
+    @property
+    def lookahead_steps(self) -> int:
+        """The most steps that a pass may have."""
+
+    def recall(self, event: Event) -> None:
+        """Ends a pass of several steps with the one that is being computed; any other event is left alone."""
 
     def lanes(self, split: wire.Split) -> tuple[Lane, Lane]:
         """The decode and the prefill lane of one of `splits`."""

@@ -142,6 +142,8 @@ class CpuLane:
 class CpuDevice:
     """The whole CPU as one lane, and every way to split its cores in two."""
 
+    lookahead_steps = 1
+
     def __init__(
         self,
         runner: Runner,
@@ -179,6 +181,9 @@ class CpuDevice:
                 self._lane(f"prefill-{split.prefill_sms}", self._cores[split.decode_sms :]),
             )
         return self._lanes[split]
+
+    def recall(self, event: Event) -> None:
+        """A pass has one step."""
 
     def cut(self, work: Pass) -> CpuCut:
         return CpuCut(LayeredPass(self._runner, work))

@@ -45,14 +45,14 @@ class CudaEvent:
         end: Mark,
         launched_s: float,
         packing_s: float,
-        collect: Callable[[], dict[str, Drawn]],
+        collect: Callable[[], dict[str, Sequence[Drawn]]],
     ) -> None:
         self._start = start
         self._forward = forward
         self._end = end
         self._launched_s = launched_s
         self._packing_s = packing_s
-        self._collect: Callable[[], dict[str, Drawn]] | None = collect
+        self._collect: Callable[[], dict[str, Sequence[Drawn]]] | None = collect
         self._results: Results | None = None
 
     def done(self) -> bool:
@@ -148,7 +148,7 @@ class CudaLane:
             fetched = self._draw(logits_BV, cut.draws, staging)
             end = self._stream.mark()
 
-        def collect() -> dict[str, Drawn]:
+        def collect() -> dict[str, Sequence[Drawn]]:
             if stop < cut.layers:
                 return {}
             cut.drop()
@@ -183,7 +183,7 @@ class CudaLane:
             fetched = self._draw(logits_BV, draws, staging)
             end = self._stream.mark()
 
-        def collect() -> dict[str, Drawn]:
+        def collect() -> dict[str, Sequence[Drawn]]:
             drawn = _collect(work, fetched)
             self.give(staging)
             return drawn
@@ -221,6 +221,7 @@ class CudaDevice:
     """A GPU with its model and KV store. It is not split yet."""
 
     splits: Sequence[wire.Split] = ()
+    lookahead_steps = 1
 
     def __init__(self, runner: Runner, clock: Clock, whole: CudaLane) -> None:
         self.clock: Clock = clock
@@ -229,6 +230,9 @@ class CudaDevice:
 
     def lanes(self, split: wire.Split) -> tuple[CudaLane, CudaLane]:
         raise AssertionError(f"{split} is not among {self.splits}")
+
+    def recall(self, event: Event) -> None:
+        """A pass has one step."""
 
     def cut(self, work: Pass) -> CudaCut:
         return CudaCut(work, self._runner.model.config.num_layers)
@@ -288,8 +292,9 @@ def _fetch(sampled: Sampled, staging: Staging) -> Sampled:
     )
 
 
-def _collect(work: Pass, fetched: Sampled | None) -> dict[str, Drawn]:
+def _collect(work: Pass, fetched: Sampled | None) -> dict[str, Sequence[Drawn]]:
     if fetched is None:
         return {}
     draws = work.draws()
-    return dict(zip(draws, drawing.collect(fetched, list(draws.values())), strict=True))
+    found = drawing.collect(fetched, list(draws.values()))
+    return {request_id: (one,) for request_id, one in zip(draws, found, strict=True)}

@@ -5,6 +5,8 @@ The lanes of a device share one runner: weights, KV and the requests' page table
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from drift_engine.devices import drawing, packing
@@ -80,10 +82,11 @@ class LayeredPass:
         if stop == self.layers and self._rows_B is not None:
             logits_BV = model.logits(*self._state, self._rows_B, lane_sms=lane_sms)
         forward_s = clock.now_s() - forward_start_s
-        drawn: dict[str, Drawn] = {}
+        drawn: dict[str, Sequence[Drawn]] = {}
         if logits_BV is not None:
             draws = self._work.draws()
             staged = drawing.stage(list(draws.values()), model.config.vocab_size, torch.from_numpy)
             sampled = drawing.sample(logits_BV, staged, lane_sms=lane_sms)
-            drawn = dict(zip(draws, drawing.collect(sampled, list(draws.values())), strict=True))
+            found = drawing.collect(sampled, list(draws.values()))
+            drawn = {request_id: (one,) for request_id, one in zip(draws, found, strict=True)}
         return Results(drawn, start_s, clock.now_s() - start_s, forward_s)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission
+from drift_engine.scheduling import admission, lookahead
 from drift_engine.scheduling.plans import Plan
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import Running, State
@@ -32,6 +32,7 @@ def plan(state: State, latency: Predictions) -> Plan:
         admit=admitted,
         decode=tuple(request.request_id for request in decoding),
         prefill=chunks,
+        steps=1 if chunks else lookahead.steps(state, room),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission, fused
+from drift_engine.scheduling import admission, fused, lookahead
 from drift_engine.scheduling.plans import Chunk, Plan
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import Cut, State
@@ -61,8 +61,14 @@ def plan(state: State, latency: Predictions, now_s: float) -> Plan:
     else:
         prefill = None
     decoding = room.decoding if flight is None else ()
+    steps = lookahead.steps(state, room, begin)
     if prefill is None:
-        return Plan(wire.Mode.MUX, preempt=room.preempted, decode=tuple(row.request_id for row in decoding))
+        return Plan(
+            wire.Mode.MUX,
+            preempt=room.preempted,
+            decode=tuple(row.request_id for row in decoding),
+            steps=steps,
+        )
     split = None
     if decoding:
         split = choose_split(
@@ -80,12 +86,13 @@ def plan(state: State, latency: Predictions, now_s: float) -> Plan:
         if flight is not None:
             horizon_s = max(0.0, flight.ends_s - now_s)
         else:
-            horizon_s = latency.beside_s(decode, split.decode_sms, prefill) or SOLO_AHEAD_S
+            horizon_s = steps * (latency.beside_s(decode, split.decode_sms, prefill) or SOLO_AHEAD_S)
     return Plan(
         wire.Mode.MUX,
         preempt=room.preempted,
         admit=admitted,
         decode=tuple(row.request_id for row in decoding),
+        steps=steps,
         begin=begin,
         layers=_layers(cut, state.limits.layers, prefill_s, horizon_s),
         split=split,

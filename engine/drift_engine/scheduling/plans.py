@@ -28,6 +28,7 @@ class Plan:
     admit: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()  # rows of one pass,
     prefill: tuple[Chunk, ...] = ()  # together with these chunks
+    steps: int = 1  # of the pass, whose rows are decode rows where there is more than one
     begin: tuple[Chunk, ...] = ()  # chunks of a prefill that is launched by layers
     layers: int = 0  # how many to launch of the prefill that is cut
     split: wire.Split | None = None

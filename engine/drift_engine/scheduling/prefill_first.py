@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drift_engine import wire
-from drift_engine.scheduling import admission
+from drift_engine.scheduling import admission, lookahead
 from drift_engine.scheduling.plans import Plan
 from drift_engine.scheduling.views import State
 
@@ -18,4 +18,5 @@ def plan(state: State) -> Plan:
         admit=admitted,
         decode=() if chunks else tuple(request.request_id for request in room.decoding),
         prefill=chunks,
+        steps=1 if chunks else lookahead.steps(state, room),
     )

@@ -32,6 +32,7 @@ class Running(msgspec.Struct, frozen=True, gc=False):
     arrival_s: float
     tbt_target_s: float
     priority: int = 0
+    blind_tokens: int = 1  # that it may draw before anybody must look at them
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Limits:
     chunk_tokens: int | None  # a fixed budget of a fused step; None: from the slack
     max_step_tokens: int  # what the executor's buffers hold
     layers: int  # of the model
+    lookahead_steps: int = 1  # of a decode pass
 
 
 @dataclass(frozen=True, slots=True)
