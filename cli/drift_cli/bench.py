@@ -6,20 +6,20 @@ import argparse
 import asyncio
 import os
 import resource
-import shlex
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from drift_engine.bench import comparing, results, running, shaping, traces
+from drift_cli import workloads
+from drift_engine.bench import comparing, results, running
 from drift_engine.bench.preparing import Wishes
 from drift_engine.bench.records import RequestRecord
-from drift_engine.bench.results import Result, Slo, Workload
+from drift_engine.bench.results import Result
 from drift_engine.bench.servers import Server
 
 API_KEY_VARIABLE = "DRIFT_API_KEY"
@@ -36,24 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="print ratios B / A"
     )
 
-    load = parser.add_argument_group("load (one of --trace and --poisson)")
-    load.add_argument("--trace", type=Path, metavar="FILE", help="a recorded workload, gzipped or not")
-    load.add_argument("--format", choices=("auto", "mooncake", "azure", "agent-sessions"), default="auto")
-    load.add_argument("--rate-scale", type=float, default=1.0, metavar="R", help="2: twice as fast")
-    load.add_argument(
-        "--length-scale", type=float, default=1.0, metavar="L", help="0.1: a tenth of the tokens"
-    )
-    load.add_argument(
-        "--duration", type=float, metavar="S", help="only what arrives in the run's first S seconds"
-    )
-    load.add_argument("--requests", type=int, metavar="N", help="only the first N requests")
-    load.add_argument(
-        "--spread", action="store_true", help="spread the bursts of a rounded time stamp evenly"
-    )
-    load.add_argument("--poisson", type=float, metavar="RATE", help="synthetic: RATE requests per second")
-    load.add_argument("--prompt-tokens", type=int, default=512, metavar="N", help="of a synthetic request")
-    load.add_argument("--output-tokens", type=int, default=128, metavar="M", help="of a synthetic request")
-    load.add_argument("--seed", type=int, default=0, help="of texts and of synthetic arrivals")
+    workloads.add_load(parser)
 
     requests = parser.add_argument_group("requests")
     requests.add_argument("--model", help="name of a served model; by default the first")
@@ -76,15 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--mode", help="how the engine was started, for the result; by default the server says"
     )
 
-    verdict = parser.add_argument_group("promise to judge by")
-    verdict.add_argument("--slo-ttft-ms", type=float, metavar="A", help="time to first token")
-    verdict.add_argument("--slo-tbt-ms", type=float, metavar="B", help="time between tokens")
-    verdict.add_argument(
-        "--slo-ttft-per-token-ms", type=float, default=0.0, metavar="C", help="raises A per new token"
-    )
-    verdict.add_argument(
-        "--attainment", type=float, default=0.99, help="share of requests to keep the promise for"
-    )
+    workloads.add_promise(parser)
 
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="OUT", help="write the result; - for standard output")
@@ -148,52 +123,20 @@ def _load(options: argparse.Namespace) -> running.Load:
     """Raises ValueError or TraceError."""
     if not options.url:
         raise ValueError("--url is needed, or --compare A.json B.json")
-    if (options.trace is None) == (options.poisson is None):
-        raise ValueError("--trace FILE or --poisson RATE is needed, not both")
     for name in ("timeout_s", "concurrency_limit"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')}: {value} is not above 0")
-    wish = shaping.Shape(
-        rate_scale=options.rate_scale,
-        length_scale=options.length_scale,
-        duration_s=options.duration,
-        requests=options.requests,
-        spread=options.spread,
-    )
-    if options.trace is not None:
-        trace = traces.read(options.trace, None if options.format == "auto" else options.format)
-        arrivals = shaping.shape(trace, wish)
-        name, kind = trace.name, trace.format
-        spread = options.spread and trace.bin_s > 0
-    else:
-        arrivals = shaping.poisson(
-            rate_rps=options.poisson,
-            requests=_synthetic_requests(options),
-            prompt_tokens=options.prompt_tokens,
-            output_tokens=options.output_tokens,
-            seed=options.seed,
-        )
-        name, kind, spread = "", "synthetic", False
+    arrivals, workload = workloads.choose(options)
     return running.Load(
         arrivals=arrivals,
-        workload=Workload(
-            trace=name,
-            format=kind,
-            rate_scale=options.rate_scale,
-            length_scale=options.length_scale,
-            arrivals="poisson" if options.poisson is not None else "spread" if spread else "recorded",
+        workload=msgspec.structs.replace(
+            workload,
             overlong=options.overlong,
             concurrency_limit=options.concurrency_limit,
             chat=options.chat,
-            seed=options.seed,
         ),
-        slo=Slo(
-            ttft_ms=options.slo_ttft_ms,
-            ttft_per_token_ms=options.slo_ttft_per_token_ms,
-            tbt_ms=options.slo_tbt_ms,
-            attainment_target=options.attainment,
-        ),
+        slo=workloads.promise(options),
         model=options.model,
         wishes=Wishes(
             chat=options.chat, ignore_eos=options.ignore_eos, overlong=options.overlong, seed=options.seed
@@ -201,35 +144,8 @@ def _load(options: argparse.Namespace) -> running.Load:
         timeout_s=options.timeout_s,
         mode=options.mode,
         log_path=options.log,
-        command=_command(sys.argv[1:]),
+        command=workloads.command(sys.argv[1:]),
     )
-
-
-def _synthetic_requests(options: argparse.Namespace) -> int:
-    if options.requests is not None:
-        requests: int = options.requests
-        return requests
-    if options.duration is None:
-        raise ValueError("--poisson needs --requests or --duration")
-    rate_rps: float = options.poisson
-    duration_s: float = options.duration
-    return max(1, round(rate_rps * duration_s))
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """What was typed, without the API key and without folders, which are nobody else's business."""
-    shown, hide = ["drift"], False
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if hide or (name == "--api-key" and equals):
-            argument = f"{name}=***" if equals and not hide else "***"
-        elif equals and value.startswith("/"):
-            argument = f"{name}={Path(value).name}"
-        elif argument.startswith("/"):
-            argument = Path(argument).name
-        hide = argument == "--api-key"
-        shown.append(argument)
-    return shlex.join(shown)
 
 
 def _compare(a_path: Path, b_path: Path) -> int:

@@ -31,7 +31,7 @@ def measure(harness: Harness, **limits: float) -> calibrating.Measured:
         "max_step_tokens": 512,
         "budget_s": 60.0,
     }
-    return calibrating.measure(harness.device, **(asked | limits))  # type: ignore[arg-type]
+    return calibrating.measure(harness.device, calibrating.Bounds(**(asked | limits)))  # type: ignore[arg-type]
 
 
 def test_both_phases_are_timed_on_every_lane_size(harness: Harness) -> None:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from drift_engine import wire
-from drift_engine.core.flights import load_of
-from drift_engine.devices.base import Device, Draw, Event, Lane, Pass, Row
+from drift_engine.devices.base import Device, Draw, Event, Lane, Pass, Row, load_of
 from drift_engine.errors import DeviceError
 from drift_engine.latency import Kind, Load, fitting
 
@@ -48,6 +47,18 @@ class Shape:
         return -(-(self.new + self.reused) // page_tokens)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What passes may be, and for how long to go on."""
+
+    kv_tokens: int
+    page_tokens: int
+    max_context_tokens: int
+    max_rows: int
+    max_step_tokens: int
+    budget_s: float
+
+
 class Measured(NamedTuple):
     """Passes alone on their lane, and (load, SM count, seconds) of passes beside another lane's work."""
 
@@ -74,26 +85,18 @@ SHAPES = (
 """Decode and prefill in turn. Batch and context vary independently of each other, as do new and reused tokens."""
 
 
-def measure(
-    device: Device,
-    *,
-    kv_tokens: int,
-    page_tokens: int,
-    max_context_tokens: int,
-    max_rows: int,
-    max_step_tokens: int,
-    budget_s: float,
-) -> Measured:
+def measure(device: Device, bounds: Bounds) -> Measured:
     """Passes on the lanes, until the time is up. Raises DeviceError where one fails or does not end."""
     found = Measured([], [])
-    end_s = device.clock.now_s() + budget_s
+    end_s = device.clock.now_s() + bounds.budget_s
+    page_tokens = bounds.page_tokens
 
     def fits(*shapes: Shape) -> bool:
         held_tokens = sum(shape.rows * shape.pages(page_tokens) * page_tokens for shape in shapes)
-        return held_tokens <= kv_tokens and all(
-            shape.new + shape.reused <= max_context_tokens
-            and shape.rows <= max_rows
-            and shape.rows * shape.new <= max_step_tokens
+        return held_tokens <= bounds.kv_tokens and all(
+            shape.new + shape.reused <= bounds.max_context_tokens
+            and shape.rows <= bounds.max_rows
+            and shape.rows * shape.new <= bounds.max_step_tokens
             for shape in shapes
         )
 
@@ -103,7 +106,9 @@ def measure(
         rows = tuple(_rows(shape, page_tokens))
         for lane in _lanes(device, decode=shape.new == 1):
             if device.clock.now_s() > end_s:
-                log.info("calibration: %d passes in %.1f s, the time is up", len(found.alone), budget_s)
+                log.info(
+                    "calibration: %d passes in %.1f s, the time is up", len(found.alone), bounds.budget_s
+                )
                 return found
             found.alone.append(fitting.Measurement(load_of(rows), lane.sms, _time(device, lane, rows)))
         if index == 1 and fits(*SHAPES[:2]):  # both phases are known alone

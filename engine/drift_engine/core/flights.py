@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from drift_engine import wire
-from drift_engine.devices.base import CutPass, Device, Drawn, Event, Lane, Pass, Results, Row
+from drift_engine.devices.base import CutPass, Device, Drawn, Event, Lane, Pass, Results, Row, load_of
 from drift_engine.errors import DeviceError
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import views
@@ -312,10 +312,3 @@ class Flights:
                     f"a pass of {load.decode_rows} decode rows and {load.new_tokens} prefill tokens has not "
                     f"ended after {PASS_LIMIT_S:g} s: the device hangs"
                 )
-
-
-def load_of(rows: Sequence[Row]) -> Load:
-    """Rows of one token count as decode."""
-    single = [row for row in rows if len(row.token_ids) == 1]
-    load = Load.decode(len(single), sum(row.start + 1 for row in single))
-    return load + Load.prefill([(len(row.token_ids), row.start) for row in rows if len(row.token_ids) > 1])

@@ -42,21 +42,12 @@ def write(path: Path, of: saved.Identity, latency: LatencyModel) -> None:
         log.warning("latency model: %s can't be written: %s", path, error.strerror)
 
 
-def calibrate(device: Device, config: CoreConfig, model: ModelConfig) -> LatencyModel:
-    """From passes on this device. Raises DeviceError where one fails."""
+def calibrate(device: Device, bounds: calibrating.Bounds, pairs_share: float) -> LatencyModel:
+    """From passes on this device. `pairs_share` as in `calibrating.assume`. Raises DeviceError where one fails."""
     start_s = time.monotonic()
-    measured = calibrating.measure(
-        device,
-        kv_tokens=config.kv_pages * config.page_tokens,
-        page_tokens=config.page_tokens,
-        max_context_tokens=config.max_model_len_tokens,
-        max_rows=config.max_running,
-        max_step_tokens=config.max_step_tokens,
-        budget_s=calibrating.BUDGET_S[config.device],
-    )
+    measured = calibrating.measure(device, bounds)
     latency = LatencyModel()
     if measured.alone:
-        pairs_share = 4 * model.num_layers * model.q_size / (2 * model.num_parameters)
         fit = fitting.fit(measured.alone + calibrating.assume(measured.alone, pairs_share))
         latency.calibrate(fit)
         latency.calibrate_contention(measured.beside)

@@ -37,14 +37,14 @@ POLL_WAIT_S = 0.02
 
 
 class Core:
-    """One model on one device. Single-threaded: whoever calls `step` owns it."""
+    """One model on one device. Single-threaded: whoever calls `step` owns it. `grammars` None: no request has one."""
 
     def __init__(
         self,
         device: Device,
         cache: KvCache,
         channel: Messages,
-        grammars: Grammars,
+        grammars: Grammars | None,
         mode: wire.Mode,
         limits: CoreLimits,
         targets: wire.Targets,
@@ -134,6 +134,7 @@ class Core:
             return
         matcher = None
         if message.sampling.grammar is not None:
+            assert self._grammars is not None, "a request with a grammar"
             try:
                 matcher = self._grammars.matcher(message.sampling.grammar)
             except GrammarError as error:

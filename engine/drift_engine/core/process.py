@@ -20,7 +20,7 @@ import torch
 from drift_engine import models, timelines, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
-from drift_engine.core import learned, resolving
+from drift_engine.core import calibrating, learned, resolving
 from drift_engine.core.channel import Channel, Messages
 from drift_engine.core.grammars import Grammars
 from drift_engine.core.limits import CoreLimits
@@ -187,7 +187,16 @@ def _learned(
     latency = learned.read(path, identity) if path is not None else None
     if latency is None:
         channel.send(wire.Loading("calibration", 0, 1))
-        latency = learned.calibrate(device, config, model)
+        bounds = calibrating.Bounds(
+            kv_tokens=config.kv_pages * config.page_tokens,
+            page_tokens=config.page_tokens,
+            max_context_tokens=config.max_model_len_tokens,
+            max_rows=config.max_running,
+            max_step_tokens=config.max_step_tokens,
+            budget_s=calibrating.BUDGET_S[config.device],
+        )
+        pairs_share = 4 * model.num_layers * model.q_size / (2 * model.num_parameters)
+        latency = learned.calibrate(device, bounds, pairs_share)
         channel.send(wire.Loading("calibration", 1, 1))
     return latency, (lambda: learned.write(path, identity, latency)) if path is not None else (lambda: None)
 

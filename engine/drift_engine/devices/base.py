@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from drift_engine import wire
+from drift_engine.latency.loads import Load
 
 
 class Clock(Protocol):
@@ -159,3 +160,10 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Ends the lanes; launched passes finish first."""
+
+
+def load_of(rows: Sequence[Row]) -> Load:
+    """Rows of one token count as decode."""
+    single = [row for row in rows if len(row.token_ids) == 1]
+    load = Load.decode(len(single), sum(row.start + 1 for row in single))
+    return load + Load.prefill([(len(row.token_ids), row.start) for row in rows if len(row.token_ids) > 1])
