@@ -169,7 +169,7 @@ def tables(result: Result) -> Group:
         "p90",
         "p99",
         "max",
-        title=f"{result.model} at {result.url}, mode {result.mode}",
+        title=f"{result.model} {_where(result)}, mode {result.mode}",
         min_width=60,
     )
     for name, spread in (
@@ -213,10 +213,20 @@ def tables(result: Result) -> Group:
         facts.append(("generator's lag p99 ms", lags))
     if result.server_counts is not None:
         facts.append(("server's counters", "agree" if result.server_counts.agree else "DIFFER"))
+    if result.realtime_factor is not None:
+        facts.append(("times real time", _number(result.realtime_factor)))
+    if result.sweep is not None:
+        facts.append(("highest rate that keeps it", f"{_number(result.sweep.goodput_rps)} per s"))
     told = Table.grid(padding=(0, 2))
     for name, value in facts:
         told.add_row(name, value)
     return Group(shown, told)
+
+
+def _where(result: Result) -> str:
+    if result.kind == "bench":
+        return f"at {result.url}"
+    return f"on {result.nodes} simulated node{'s' * (result.nodes != 1)} of {result.hardware}"
 
 
 def _number(value: float | None) -> str:

@@ -50,7 +50,11 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key_sha256: tuple[str, ...] = ()
     """Hex SHA-256 of every accepted API key; empty accepts everybody."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "sim"] = "auto"
+    """sim: takes as long as the hardware of the next two, and says what depends on nothing but the prompt."""
+    sim_hardware: str = "h200"
+    sim_model: str = "llama-8b"
+    """A shipped shape, or a Hugging Face model's folder: whose times, not whose words."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: Positive | None = None
     max_model_len_tokens: Positive | None = None

@@ -163,7 +163,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     vocab_size: int
     max_model_len_tokens: int
     eos_token_ids: tuple[int, ...]
-    device: str  # "cpu" or "cuda"
+    device: str  # "cpu", "cuda" or "sim"
     hardware: str  # as the device names itself
     dtype: str
     threads: int

@@ -111,7 +111,7 @@ def plan(
             host=host,
             port=port,
             api_key_sha256=tuple(_key_hashes(environ)) if spec.auth else (),
-            device=_device(spec.engine.device),
+            device=spec.engine.device,
             mode=wire.Mode(spec.multiplexing.mode),
             max_waiting=spec.routing.overload.max_queue_per_node,
             slo=SloOptions(
@@ -153,8 +153,6 @@ def _missing_here(service: DriftService, environ: Mapping[str, str]) -> Iterator
             f"spec.model.uri: {scheme}:// is mounted or fetched by a cluster; "
             f"a local run takes {', '.join(f'{name}://' for name in LOCAL_SCHEMES)}"
         )
-    if spec.engine.device == "sim":
-        yield "spec.engine.device: sim needs the simulator, which this version does not have yet"
     if spec.engine.tensor_parallel > 1:
         yield f"spec.engine.tensorParallel: {spec.engine.tensor_parallel} is above the maximum 1 of this version"
     served = list(wire.Mode)
@@ -207,11 +205,6 @@ def _fault(name: str, flag: str) -> str | None:
     known = sorted("--" + field.replace("_", "-") for field in free)
     meant = problems.nearest(flag, known)
     return f"unknown option {flag}; " + (f"did you mean {meant}?" if meant else f"known: {', '.join(known)}")
-
-
-def _device(device: str) -> Any:
-    assert device != "sim", "refused before"
-    return device
 
 
 def _key_hashes(environ: Mapping[str, str]) -> Iterator[str]:

@@ -85,10 +85,6 @@ def test_modes_that_are_served(asked: str, mode: wire.Mode) -> None:
             "spec.model.uri: s3:// is mounted or fetched by a cluster; a local run takes embedded://, file://, hf://",
         ),
         (
-            {"engine": {"device": "sim"}},
-            "spec.engine.device: sim needs the simulator, which this version does not have yet",
-        ),
-        (
             {"engine": {"tensorParallel": 2}},
             "spec.engine.tensorParallel: 2 is above the maximum 1 of this version",
         ),
@@ -117,7 +113,7 @@ def test_modes_of_later_versions_are_refused(mode: str) -> None:
 
 
 def test_all_refusals_come_at_once() -> None:
-    assert len(refusals(replicas=2, engine={"device": "sim", "args": ["--mode=mux"]})) == 3
+    assert len(refusals(replicas=2, engine={"tensorParallel": 2, "args": ["--mode=mux"]})) == 3
 
 
 def test_api_keys_come_from_the_environment_as_hashes() -> None:

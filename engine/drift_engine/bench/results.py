@@ -107,6 +107,23 @@ class ServerCounts(msgspec.Struct, frozen=True, kw_only=True):
     agree: bool
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One rate of a sweep."""
+
+    rate_rps: float
+    attainment: float
+    """Of a run that was given up, what it could have reached at best."""
+    kept: bool
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """The search for the highest rate that keeps the promise; all else in the result is of the run at that rate."""
+
+    goodput_rps: float | None
+    """That rate, as offered; None where the promise was kept at no rate."""
+    tried: tuple[Tried, ...]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     schema: str = RESULT_SCHEMA
     kind: Literal["bench", "simulate"]
@@ -177,6 +194,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     server_counts: ServerCounts | None = None
     realtime_factor: float | None = None
     """Simulations: simulated seconds per second."""
+    hardware: str | None = None
+    """Simulations: of one node, as 2 x h200."""
+    nodes: int | None = None
+    """Simulations."""
+    routing: str | None = None
+    """Simulations: how requests were spread over nodes."""
+    sweep: Sweep | None = None
 
 
 def dump(result: Result) -> bytes:

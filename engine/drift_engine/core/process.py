@@ -1,18 +1,12 @@
-"""Start and end of the core process: load, tell the api process, step until told to stop.
-
-Whatever goes wrong before or during serving leaves as one `wire.Fault`, and the process exits with status 1.
-"""
+"""The start of a core that computes: weights, KV cache, lanes, latency model. `serving` runs it."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import torch
@@ -21,16 +15,17 @@ from drift_engine import models, timelines, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
 from drift_engine.core import calibrating, learned, resolving
-from drift_engine.core.channel import Channel, Messages
+from drift_engine.core.channel import Messages
 from drift_engine.core.grammars import Grammars
 from drift_engine.core.limits import CoreLimits
 from drift_engine.core.loop import Core
+from drift_engine.core.serving import Started
 from drift_engine.devices import contention
 from drift_engine.devices.base import Device
 from drift_engine.devices.cpu import CpuDevice
 from drift_engine.devices.cuda import whole_device
 from drift_engine.devices.runner import Runner
-from drift_engine.errors import EngineError, OptionsError
+from drift_engine.errors import OptionsError
 from drift_engine.latency import LatencyModel
 from drift_engine.models.config import ModelConfig
 from drift_engine.models.kv_store import KvStore
@@ -39,50 +34,9 @@ from drift_engine.options import NodeOptions
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
-
-
-def serve(address: str, options: NodeOptions, model_path: Path, parent_pid: int) -> int:
-    """Runs the core until it is told to stop; returns the exit status."""
-    _die_with(parent_pid)
-    # the api process decides when to stop: a terminal's Ctrl-C reaches the whole group
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    channel = Channel(address)
-    try:
-        started = start(options, model_path, channel)
-        channel.send(started.ready)
-        try:
-            while not started.core.stopping:
-                started.core.step()
-        finally:
-            started.device.close()
-        started.keep_latency()
-        if options.timeline_file is not None:
-            _write_timeline(Path(options.timeline_file), started.core)
-    except EngineError as error:
-        channel.send(wire.Fault(str(error)))
-        return 1
-    except Exception as error:
-        log.exception("the core failed")
-        channel.send(wire.Fault(f"the core failed: {error!r}"))
-        return 1
-    finally:
-        channel.close()
-    return 0
-
-
-class Started(NamedTuple):
-    core: Core
-    device: Device
-    ready: wire.Ready
-    keep_latency: Callable[[], None]  # writes what the latency model learned, where the options name a file
-
 
 def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     """Loads the model and builds the core around it. Raises EngineError."""
-    if options.timeline_file is not None:
-        timelines.check(Path(options.timeline_file))
     start_s = time.monotonic()
     meter = contention.ProcMeter()
     usage = meter.read()
@@ -201,13 +155,6 @@ def _learned(
     return latency, (lambda: learned.write(path, identity, latency)) if path is not None else (lambda: None)
 
 
-def _write_timeline(path: Path, core: Core) -> None:
-    try:
-        timelines.write(path, core.spans)
-    except OSError as error:
-        log.warning("timeline: %s can't be written: %s", path, error.strerror)
-
-
 def _unsplit(config: resolving.CoreConfig) -> str:
     if config.device == "cuda":
         return "a GPU in this version"
@@ -221,11 +168,3 @@ def _hardware(device: torch.device) -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return os.uname().machine
-
-
-def _die_with(parent_pid: int) -> None:
-    """Asks the kernel to end this process when the api process ends, however it ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        raise SystemExit("the api process ended before its core started")

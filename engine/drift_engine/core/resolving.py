@@ -58,9 +58,9 @@ def device_of(options: NodeOptions, *, cuda: bool) -> str:
 
 
 def dtype_of(options: NodeOptions, device: str) -> str:
-    """float32 on a CPU, where results are bit-identical whatever the batch; bfloat16 on a GPU."""
+    """float32 on a CPU, where results are bit-identical whatever the batch; bfloat16 on a GPU, simulated or not."""
     if options.dtype == "auto":
-        return "bfloat16" if device == "cuda" else "float32"
+        return "float32" if device == "cpu" else "bfloat16"
     return options.dtype
 
 

@@ -96,6 +96,15 @@ class ModelShape(msgspec.Struct, frozen=True):
         return self.bytes_per_parameter * (self.num_layers * layer + embeddings + self.hidden_size)
 
     @property
+    def parameters(self) -> int:
+        return self.weight_bytes // self.bytes_per_parameter
+
+    @property
+    def pairs_share(self) -> float:
+        """Arithmetic of one query and one key, over all layers, in that of one token."""
+        return 2 * self.num_layers * self.q_size / self.parameters
+
+    @property
     def kv_bytes_per_token(self) -> int:
         return 2 * self.num_layers * self.kv_size * self.bytes_per_kv_value
 

@@ -1,6 +1,6 @@
 """The core as a child process: started with the node, never outliving it, and its end explained.
 
-The core asks the kernel to end it with its parent (`drift_engine.core.process`), which covers a killed
+The core asks the kernel to end it with its parent (`drift_engine.core.serving`), which covers a killed
 node; everything else is here. It has a process group of its own, so that a terminal's Ctrl-C reaches the
 node alone.
 """

@@ -37,7 +37,7 @@ def spec(
         sms=profile.sms,
         splits=profiles.splits(profile),
         layers=shape.num_layers,
-        pairs_share=pairs_share(shape),
+        pairs_share=shape.pairs_share,
         kv_tokens=kv_tokens,
         max_model_len_tokens=min(LONGEST_CONTEXT_TOKENS, kv_tokens),
         mode=mode,
@@ -47,9 +47,3 @@ def spec(
         overhead_s=OVERHEAD_S,
         kept_spans=kept_spans,
     )
-
-
-def pairs_share(shape: shapes.ModelShape) -> float:
-    """Arithmetic of one query and one key in that of one token."""
-    parameters = shape.weight_bytes / shape.bytes_per_parameter
-    return 4 * shape.num_layers * shape.q_size / (2 * parameters)

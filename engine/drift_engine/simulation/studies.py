@@ -1,0 +1,172 @@
+"""A question to the simulator and its answer, in the terms of `drift bench`'s results."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from drift_engine import wire
+from drift_engine.bench import metrics
+from drift_engine.bench.records import LogWriter, RequestRecord
+from drift_engine.bench.results import Result, Slo, Sweep, Tried, Workload
+from drift_engine.bench.traces import Arrival
+from drift_engine.hardware import profiles, shapes
+from drift_engine.latency.snapshots import Snapshot
+from drift_engine.simulation import nodes, specs, sweeping
+from drift_engine.simulation.nodes import NodeSpec
+from drift_engine.simulation.running import Simulation
+from drift_engine.timelines import KEPT_SPANS, Span
+from drift_engine.version import drift_version
+
+MODEL_HELP = f"{', '.join(shapes.names())}, or a Hugging Face model's folder or config.json"
+HARDWARE_HELP = ", ".join(profiles.names())
+
+NO_TTFT_MS = 10_000.0
+NO_TBT_MS = 1_000.0
+"""What nodes aim at where no promise was given: hardly anything is late."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    result: Result
+    records: Sequence[RequestRecord]
+    spans: Sequence[Span]
+
+
+class _GivenUp(Exception):  # noqa: N818 - not an error: the answer is known
+    """The promise can't be kept any more."""
+
+
+class Study:
+    """`run` at the given rate, `sweep` for the highest that keeps the promise."""
+
+    def __init__(
+        self,
+        *,
+        arrivals: Sequence[Arrival],
+        workload: Workload,
+        slo: Slo,
+        model: str,
+        hardware: str,
+        gpus: int = 1,
+        nodes: int = 1,
+        mode: wire.Mode = wire.Mode.AUTO,
+        routing: str = "least-load",
+        max_running: int = 256,
+        chunk_tokens: int | None = None,
+        keep_spans: bool = False,
+        command: str = "drift simulate",
+    ) -> None:
+        """Raises ValueError that names the field, or EngineError for names that are unknown."""
+        for field, value in (("nodes", nodes), ("gpus", gpus), ("max_running", max_running)):
+            if value < 1:
+                raise ValueError(f"{field}: {value} is below 1")
+        if not arrivals:
+            raise ValueError("no request arrives")
+        self.slo = slo
+        self._arrivals = arrivals
+        self._workload = workload
+        self._model = model
+        self._hardware = hardware if gpus == 1 else f"{gpus} x {hardware}"
+        self._nodes = nodes
+        self._mode = mode
+        self._routing = routing
+        self._command = command
+        self.spec: NodeSpec = specs.spec(
+            hardware=hardware,
+            model=model,
+            gpus=gpus,
+            mode=mode,
+            targets=wire.Targets(slo.ttft_ms or NO_TTFT_MS, slo.ttft_per_token_ms, slo.tbt_ms or NO_TBT_MS),
+            max_running=max_running,
+            chunk_tokens=chunk_tokens,
+            kept_spans=KEPT_SPANS if keep_spans else 0,
+        )
+        self._latency: Snapshot | None = None
+
+    def run(self, scale: float = 1.0) -> Outcome:
+        """With the arrivals `scale` times as fast."""
+        start_s = time.monotonic()
+        simulation = self._simulation()
+        records = simulation.run(self._scaled(scale))
+        elapsed_s = time.monotonic() - start_s
+        summary = metrics.summarize(records, self.slo)
+        result = Result(
+            kind="simulate",
+            mode=self._mode.value,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            command=self._command,
+            drift_version=drift_version(),
+            model=self._model,
+            workload=msgspec.structs.replace(self._workload, rate_scale=self._workload.rate_scale * scale),
+            realtime_factor=summary["duration_s"] / elapsed_s,
+            hardware=self._hardware,
+            nodes=self._nodes,
+            routing=self._routing,
+            **summary,
+        )
+        return Outcome(result, records, simulation.nodes[0].spans)
+
+    def sweep(self) -> Outcome:
+        """The run at the highest rate that keeps the promise; at the lowest that was tried where none does."""
+        assert self.slo.bounded, "a sweep needs a promise"
+        rate_rps = len(self._arrivals) / max(metrics_window_s(self._arrivals), 1e-9)
+        found = sweeping.highest(self._keeps)
+        best = found.rate_scale or min(tried.rate_scale for tried in found.tried)
+        outcome = self.run(best)
+        sweep = Sweep(
+            goodput_rps=None if found.rate_scale is None else rate_rps * found.rate_scale,
+            tried=tuple(
+                Tried(rate_rps=rate_rps * tried.rate_scale, attainment=tried.attainment, kept=tried.kept)
+                for tried in sorted(found.tried, key=lambda tried: tried.rate_scale)
+            ),
+        )
+        return msgspec.structs.replace(outcome, result=msgspec.structs.replace(outcome.result, sweep=sweep))
+
+    def _keeps(self, scale: float) -> tuple[float, bool]:
+        """(attainment, kept), given up as soon as it can't be kept any more."""
+        total, missed = len(self._arrivals), 0
+        allowed = total * (1 - self.slo.attainment_target)
+
+        def judge(record: RequestRecord) -> None:
+            nonlocal missed
+            good = metrics.ttft_met(record, self.slo)
+            good = good and (self.slo.tbt_ms is None or metrics.p99_gap_met(record, self.slo.tbt_ms))
+            missed += not good
+            if missed > allowed:
+                raise _GivenUp
+
+        try:
+            self._simulation().run(self._scaled(scale), judge)
+        except _GivenUp:
+            return 1 - missed / total, False
+        return 1 - missed / total, True
+
+    def _simulation(self) -> Simulation:
+        if self._latency is None:
+            self._latency = nodes.calibrated(self.spec)
+        return Simulation(self.spec, self._latency, nodes=self._nodes, routing=self._routing)
+
+    def _scaled(self, scale: float) -> Sequence[Arrival]:
+        if scale == 1.0:
+            return self._arrivals
+        return [msgspec.structs.replace(arrival, at_s=arrival.at_s / scale) for arrival in self._arrivals]
+
+
+def metrics_window_s(arrivals: Sequence[Arrival]) -> float:
+    """Over which they are offered, as `metrics.offered_s` counts."""
+    times_s = [arrival.at_s for arrival in arrivals]
+    return (max(times_s) - min(times_s)) * len(times_s) / max(1, len(times_s) - 1)
+
+
+def write_log(path: Path, records: Sequence[RequestRecord]) -> None:
+    """Raises LogError."""
+    writer = LogWriter(path)
+    try:
+        for record in records:
+            writer.append(record)
+    finally:
+        writer.close()
