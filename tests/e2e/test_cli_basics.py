@@ -61,7 +61,7 @@ def test_help_names_every_command() -> None:
     ("arguments", "line"),
     [
         (["upp"], "drift: unknown command 'upp'; did you mean up?"),
-        (["serve"], "drift: unknown command 'serve'; choose from up, validate, bench, version"),
+        (["serve"], "drift: unknown command 'serve'; choose from up, validate, bench, simulate, version"),
         (["--fast", "up"], "drift: unrecognized arguments: --fast"),
         (["up", "--port", "x"], "drift up: argument --port: 'x' is not a port between 0 and 65535"),
         (["up", "--port", "65536"], "drift up: argument --port: '65536' is not a port between 0 and 65535"),
