@@ -39,7 +39,7 @@ bench: $(VENV)/.dev ## Run the benchmarks and write their results, on a machine 
 
 requirements: $(VENV)/.tools ## Pin requirements/*.txt again after a change of pyproject.toml (UPGRADE=--upgrade: newest versions)
 	$(COMPILE) $(UPGRADE) --all-extras -c requirements/constraints.txt pyproject.toml -o requirements/dev.txt
-	$(COMPILE) $(UPGRADE) --extra engine --extra gpu --extra router --extra operator -c requirements/dev.txt pyproject.toml -o requirements/run.txt
+	$(COMPILE) $(UPGRADE) --extra engine --extra gpu --extra plot --extra router --extra operator -c requirements/dev.txt pyproject.toml -o requirements/run.txt
 	$(COMPILE) $(UPGRADE) -c requirements/dev.txt requirements/tools.in -o requirements/tools.txt
 
 clean: ## Remove .venv and all caches

@@ -18,7 +18,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINNED = ["run", "dev", "tools"]
-RUN_EXTRAS = ["engine", "gpu", "router", "operator"]
+RUN_EXTRAS = ["engine", "gpu", "plot", "router", "operator"]
 
 
 def pins(name: str) -> dict[str, set[Version]]:

@@ -20,7 +20,9 @@ def drift(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("up", "--help"), ("validate", "--help"), ("version",)], ids=" ".join
+    "arguments",
+    [("--help",), ("up", "--help"), ("validate", "--help"), ("plot", "--help"), ("version",)],
+    ids=" ".join,
 )
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     script = f"""
@@ -30,7 +32,7 @@ try:
     main({list(arguments)!r})
 except SystemExit as end:
     assert not end.code
-heavy = {{"torch", "aiohttp", "transformers", "fastapi", "numpy"}} & set(sys.modules)
+heavy = {{"torch", "aiohttp", "transformers", "fastapi", "numpy", "matplotlib"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -61,11 +63,15 @@ def test_help_names_every_command() -> None:
     ("arguments", "line"),
     [
         (["upp"], "drift: unknown command 'upp'; did you mean up?"),
-        (["serve"], "drift: unknown command 'serve'; choose from up, validate, bench, simulate, version"),
+        (
+            ["serve"],
+            "drift: unknown command 'serve'; choose from up, validate, bench, plot, simulate, version",
+        ),
         (["--fast", "up"], "drift: unrecognized arguments: --fast"),
         (["up", "--port", "x"], "drift up: argument --port: 'x' is not a port between 0 and 65535"),
         (["up", "--port", "65536"], "drift up: argument --port: '65536' is not a port between 0 and 65535"),
         (["up", "--fil", "x"], "drift up: unrecognized arguments: --fil x"),
+        (["plot", "x.json"], "drift plot: the following arguments are required: --out"),
         (["validate"], "drift validate: the following arguments are required: -f/--file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -21,6 +21,7 @@ from drift_operator import manifests
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 URL = "http://127.0.0.1:8000"
+WRITTEN = ("result.json", "tokens.jsonl", "result.svg")
 DRIFT = [sys.executable, "-m", "drift_cli"]
 
 
@@ -92,11 +93,12 @@ def test_openai_client_streams_an_answer(url: str) -> None:
     assert run.stdout.strip()
 
 
-def test_bench_lines_measure_without_a_failure(url: str) -> None:
+def test_bench_lines_measure_without_a_failure_and_the_plot_line_draws(url: str, tmp_path: Path) -> None:
     lines = [command for command in commands() if command[:2] == [".venv/bin/drift", "bench"]]
     assert len(lines) == 2
     for line in lines:
         arguments = [word.replace(URL, url) for word in line[1:]]
+        arguments = [str(tmp_path / word) if word in WRITTEN else word for word in arguments]
         run = subprocess.run(
             [*DRIFT, *arguments, "--requests", "4"],
             cwd=ROOT,
@@ -107,3 +109,7 @@ def test_bench_lines_measure_without_a_failure(url: str) -> None:
         )
         assert run.returncode == 0, run.stderr
         assert "requests, failed, skipped" in run.stdout
+    (plot,) = (command for command in commands() if command[:2] == [".venv/bin/drift", "plot"])
+    arguments = [str(tmp_path / word) if word in WRITTEN else word for word in plot[1:]]
+    subprocess.run([*DRIFT, *arguments], cwd=ROOT, check=True, timeout=60)
+    assert (tmp_path / "result.svg").stat().st_size

@@ -6,6 +6,8 @@ simulator) writes it, `metrics` reads it; nothing that `metrics` prints comes fr
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -93,11 +95,16 @@ class LogWriter:
 
 
 def read(path: Path) -> tuple[RequestRecord, ...]:
-    """Raises LogError that names the line."""
+    """Gzipped or not. Raises LogError that names the line."""
     try:
-        lines: Iterable[bytes] = path.read_bytes().splitlines()
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise LogError(f"{path}: can't be unpacked: {error}") from error
     except OSError as error:
         raise LogError(f"{path}: can't be read: {error.strerror}") from error
+    lines: Iterable[bytes] = content.splitlines()
     header: Header | None = None
     records = []
     for number, line in enumerate(lines, 1):
@@ -107,6 +114,8 @@ def read(path: Path) -> tuple[RequestRecord, ...]:
             else:
                 records.append(msgspec.json.decode(line, type=RequestRecord))
         except msgspec.DecodeError as error:
+            if header is None:
+                break
             raise LogError(f"{path}:{number}: {error}") from error
     if header is None or header.schema != LOG_SCHEMA:
         raise LogError(f"{path}: is not a log of schema {LOG_SCHEMA}")
