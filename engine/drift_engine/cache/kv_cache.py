@@ -30,14 +30,18 @@ class OutOfPages(CapacityError):  # noqa: N818 - the scheduler's cue to preempt,
 
 
 class KvCache:
-    """`pages` pages of `page_tokens` tokens each; without `prefix` nothing is shared, kept or told."""
+    """`pages` pages of `page_tokens` tokens each; without `prefix` nothing is shared, kept or told.
 
-    def __init__(self, pages: int, page_tokens: int, *, prefix: bool = True) -> None:
+    Without `tell` there are no events, which somebody has to take after every step.
+    """
+
+    def __init__(self, pages: int, page_tokens: int, *, prefix: bool = True, tell: bool = True) -> None:
         if pages < 1 or page_tokens < 1:
             raise ValueError(f"a cache needs at least 1 page of 1 token, got {pages} of {page_tokens}")
         self.pages_total = pages
         self.page_tokens = page_tokens
         self.prefix = prefix
+        self._tell = tell
         self.queried_tokens_total = 0
         """Tokens of opened sequences."""
         self.hit_tokens_total = 0
@@ -177,7 +181,7 @@ class KvCache:
         if len(self._tree.idle) == self._tree.nodes:
             pending = len(self._events)
             self._evict(len(self._tree.idle))
-            self._events[pending:] = [wire.Cleared()]
+            self._events[pending:] = [wire.Cleared()] if self._tell else []
         else:
             self._evict(len(self._tree.idle))
 
@@ -204,7 +208,7 @@ class KvCache:
 
     def _tell_stored(self, nodes: list[Node]) -> None:
         """`nodes` are one run of a chain: whatever is below a new node is new."""
-        if not nodes:
+        if not nodes or not self._tell:
             return
         parent = nodes[0].parent
         assert parent is not None
@@ -223,6 +227,8 @@ class KvCache:
             node = self._tree.evict()
             self._free.append(node.page)
             hashes.append(node.hash)
+        if not self._tell:
+            return
         last = self._events[-1] if self._events else None
         if isinstance(last, wire.Removed):
             last.block_hashes.extend(hashes)

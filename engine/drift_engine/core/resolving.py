@@ -21,8 +21,9 @@ CPU_KV_SHARE = 0.25
 CUDA_KV_SHARE = 0.85
 """Of the memory left beside the weights; the rest is activations, graphs and the allocator's slack."""
 
-MAX_STEP_TOKENS = 2048
-"""Bound of a step's activations; chunks beyond it gain nothing on either device (GEMMs are saturated)."""
+MAX_STEP_TOKENS = {"cpu": 2048, "cuda": 8192, "sim": 8192}
+"""Bound of a step's activations. CPU cores are saturated long before it. On a GPU longer passes read the weights less
+often; 8,192 is what vLLM takes on H100 and later, with 0.5 GB of activations for an 8B model. Not yet measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,6 @@ def resolve(
         kv_pages=pages,
         mode=options.mode,
         max_running=options.max_running,
-        max_step_tokens=max(MAX_STEP_TOKENS, options.max_running + 1),
+        max_step_tokens=max(MAX_STEP_TOKENS[device], options.max_running + 1),
         chunk_tokens=options.chunk_tokens,
     )

@@ -43,7 +43,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
             "at least 2 are needed"
         )
     context = min(resolving.context_of(options, served.longest_context_tokens), kv_pages * page_tokens)
-    max_step_tokens = max(resolving.MAX_STEP_TOKENS, options.max_running + 1)
+    max_step_tokens = max(resolving.MAX_STEP_TOKENS["sim"], options.max_running + 1)
 
     def device(clock: Sleeper, tokens: Tokens) -> SimDevice:
         return SimDevice(

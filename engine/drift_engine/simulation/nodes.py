@@ -47,7 +47,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     mode: wire.Mode
     targets: wire.Targets
     max_running: int
-    max_step_tokens: int = MAX_STEP_TOKENS
+    max_step_tokens: int = MAX_STEP_TOKENS["sim"]
     chunk_tokens: int | None = None
     overhead_s: float
     kept_spans: int = 0
@@ -99,7 +99,7 @@ class SimulatedNode:
         model.restore(latency)
         self.core = Core(
             self._device,
-            KvCache(spec.kv_tokens // PAGE_TOKENS, PAGE_TOKENS),
+            KvCache(spec.kv_tokens // PAGE_TOKENS, PAGE_TOKENS, tell=False),
             self._mailbox,
             None,
             spec.mode,
