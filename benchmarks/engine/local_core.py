@@ -38,16 +38,20 @@ class LocalCore:
         self.mailbox = Mailbox()
         started = process.start(options, model_path, self.mailbox)
         self.core, self.device, self.ready = started.core, started.device, started.ready
+        self.latency = started.latency
         self._submitted = 0
 
     def close(self) -> None:
         self.device.close()
 
-    def submit(self, token_ids: list[int], max_tokens: int) -> str:
+    def submit(self, token_ids: list[int], max_tokens: int, arrival_s: float | None = None) -> str:
+        """`arrival_s` by the monotonic clock; None: now."""
         request_id = f"request-{self._submitted}"
         self._submitted += 1
         sampling = wire.Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
-        self.mailbox.inbox.append(wire.Submit(request_id, token_ids, sampling, time.monotonic()))
+        if arrival_s is None:
+            arrival_s = time.monotonic()
+        self.mailbox.inbox.append(wire.Submit(request_id, token_ids, sampling, arrival_s))
         return request_id
 
     def step(self) -> list[wire.Output]:

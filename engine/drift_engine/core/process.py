@@ -104,7 +104,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         load_s=time.monotonic() - start_s,
         splits=tuple(device.splits),
     )
-    return Started(core, device, ready, keep)
+    return Started(core, device, ready, latency, keep)
 
 
 def machine(device: torch.device) -> resolving.Machine:

@@ -18,6 +18,7 @@ from drift_engine.core.channel import Channel, Messages
 from drift_engine.core.loop import Core
 from drift_engine.devices.base import Device
 from drift_engine.errors import EngineError
+from drift_engine.latency import LatencyModel
 from drift_engine.options import NodeOptions
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Started(NamedTuple):
     core: Core
     device: Device
     ready: wire.Ready
+    latency: LatencyModel
     keep_latency: Callable[[], None]  # writes what the latency model learned, where the options name a file
 
 

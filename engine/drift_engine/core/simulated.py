@@ -104,7 +104,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         load_s=time.monotonic() - start_s,
         splits=tuple(serving.splits),
     )
-    return Started(core, serving, ready, lambda: None)
+    return Started(core, serving, ready, latency, lambda: None)
 
 
 def _words(model_path: Path, vocab_size: int) -> list[int]:

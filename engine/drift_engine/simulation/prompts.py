@@ -10,21 +10,40 @@ from drift_engine.bench.traces import Arrival
 TEXT_BYTES_PER_TOKEN = 4
 """Usual for English text and code with vocabularies of 100,000 words and more."""
 
+MOST_TOKEN_IDS = 2**31 - 1
+"""Blocks of the prefix cache hold signed 32-bit ids. Ids come again after so many, when their pages are long gone."""
 
-def token_ids(arrival: Arrival) -> list[int]:
-    """Of a recorded text its bytes, four at a time, so that texts with a common beginning share tokens."""
-    if arrival.text is not None:
-        text = arrival.text.encode()
-        words = array.array("i")
-        words.frombytes(text + b" " * (-len(text) % TEXT_BYTES_PER_TOKEN))
-        if sys.byteorder == "big":
-            words.byteswap()
-        return words.tolist()
-    ids: list[int] = []
-    size = arrival.block_tokens
-    for block in arrival.block_ids:
-        ids.extend(range(block * size, block * size + size))
-    return ids[: arrival.prompt_tokens]
+
+class Prompts:
+    """Gives every block of a workload token ids of its own."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[int, int], int] = {}
+        self._next = 1
+
+    def token_ids(self, arrival: Arrival) -> list[int]:
+        """Of a recorded text its bytes, four at a time, so that texts with a common beginning share tokens."""
+        if arrival.text is not None:
+            return _words(arrival.text)
+        ids: list[int] = []
+        size = arrival.block_tokens
+        for block in arrival.block_ids:
+            start = self._starts.get((block, size))
+            if start is None:
+                start = self._next = 1 if self._next + size > MOST_TOKEN_IDS else self._next
+                self._starts[block, size] = start
+                self._next += size
+            ids.extend(range(start, start + size))
+        return ids[: arrival.prompt_tokens]
+
+
+def _words(text: str) -> list[int]:
+    data = text.encode()
+    words = array.array("i")
+    words.frombytes(data + b" " * (-len(data) % TEXT_BYTES_PER_TOKEN))
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words.tolist()
 
 
 def output_tokens(arrival: Arrival) -> int:

@@ -47,6 +47,7 @@ class Simulation:
         self._due: list[tuple[float, int, Arrival]] = []  # heap of (when, index, arrival)
         self._sessions: dict[str, deque[Arrival]] = {}  # turns behind the one that runs
         self._turns: dict[str, _Turn] = {}
+        self._prompts = prompts.Prompts()
         self._answered_now: list[Answer] = []
         self.records: list[RequestRecord] = []
 
@@ -78,7 +79,7 @@ class Simulation:
 
     def _dispatch(self, due_s: float, index: int, arrival: Arrival) -> None:
         self.now_s = due_s
-        ids = prompts.token_ids(arrival)
+        ids = self._prompts.token_ids(arrival)
         most = self._spec.max_model_len_tokens
         output = prompts.output_tokens(arrival)
         clipped = ids[: most - min(output, most - 1)]
