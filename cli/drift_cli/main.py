@@ -18,6 +18,7 @@ COMMANDS = {
     "up": ("drift_cli.up", "serve a DriftService on this machine"),
     "validate": ("drift_cli.validate", "say what is wrong with a DriftService file"),
     "bench": ("drift_cli.bench", "replay a trace against a server and measure the promise"),
+    "calibrate": ("drift_cli.calibrate", "measure what passes take on this machine"),
     "plot": ("drift_cli.plot", "draw results and token-time logs"),
     "simulate": ("drift_cli.simulate", "say what a trace would do on hardware that is not here"),
     "version": ("drift_cli.version", "print the version"),

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    service = _service(args.file, args.model)
+    service = service_of(args.file, args.model)
     if importlib.util.find_spec("torch") is None:
         raise LocalError("the engine is not installed; install it with: pip install 'drift-serve[engine]'")
     node = local.plan(
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _service(file: Path | None, model: str | None) -> DriftService:
+def service_of(file: Path | None, model: str | None) -> DriftService:
+    """The one service of a file, or the default one. Raises ManifestError or LocalError."""
     services = [manifests.default()] if file is None else manifests.load(file)
     if len(services) > 1:
         names = ", ".join(service.metadata.name for service in services)

@@ -65,7 +65,7 @@ def test_help_names_every_command() -> None:
         (["upp"], "drift: unknown command 'upp'; did you mean up?"),
         (
             ["serve"],
-            "drift: unknown command 'serve'; choose from up, validate, bench, plot, simulate, version",
+            "drift: unknown command 'serve'; choose from up, validate, bench, calibrate, plot, simulate, version",
         ),
         (["--fast", "up"], "drift: unrecognized arguments: --fast"),
         (["up", "--port", "x"], "drift up: argument --port: 'x' is not a port between 0 and 65535"),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from drift_engine import options
-from drift_engine.core import serving
+from drift_engine.core import serving, starting
 
 
 def main() -> int:
@@ -24,19 +24,12 @@ def main() -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     return serving.serve(
-        arguments.socket, node_options, arguments.model_path, arguments.parent_pid, _start(node_options)
+        arguments.socket,
+        node_options,
+        arguments.model_path,
+        arguments.parent_pid,
+        starting.choose(node_options),
     )
-
-
-def _start(node_options: options.NodeOptions) -> serving.Start:
-    """A simulated node is light: it does without torch."""
-    if node_options.device == "sim":
-        from drift_engine.core import simulated
-
-        return simulated.start
-    from drift_engine.core import process
-
-    return process.start
 
 
 if __name__ == "__main__":

@@ -85,8 +85,16 @@ SHAPES = (
 """Decode and prefill in turn. Batch and context vary independently of each other, as do new and reused tokens."""
 
 
-def measure(device: Device, bounds: Bounds) -> Measured:
-    """Passes on the lanes, until the time is up. Raises DeviceError where one fails or does not end."""
+GRID = tuple(
+    [Shape(rows, 1, context - 1) for rows in (1, 2, 4, 8, 16, 32, 64) for context in (64, 512, 2048, 8192)]
+    + [Shape(1, new, reused) for new in (16, 64, 128, 256, 512, 1024, 2048) for reused in (0, 1024, 8192)]
+    + [Shape(rows, 128, 0) for rows in (2, 4, 8)]
+)
+"""For people who want to see the curves: every phase over its whole range."""
+
+
+def measure(device: Device, bounds: Bounds, shapes: Sequence[Shape] = SHAPES) -> Measured:
+    """Passes of the shapes on the lanes, until the time is up. Raises DeviceError where one fails or does not end."""
     found = Measured([], [])
     end_s = device.clock.now_s() + bounds.budget_s
     page_tokens = bounds.page_tokens
@@ -100,7 +108,7 @@ def measure(device: Device, bounds: Bounds) -> Measured:
             for shape in shapes
         )
 
-    for index, shape in enumerate(SHAPES):
+    for index, shape in enumerate(shapes):
         if not fits(shape):
             continue
         rows = tuple(_rows(shape, page_tokens))
