@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -91,7 +92,10 @@ def _grid(path: Path | None) -> Any:
 
 def _table(head: dict[str, Any], curves: list[dict[str, Any]]) -> Table:
     """Milliseconds by lane size."""
-    table = Table(title=f"{head['hardware']}, {head['parameters'] / 1e6:.0f}M parameters, {head['dtype']}")
+    table = Table(
+        title=f"{head['hardware']}, {head['parameters'] / 1e6:.0f}M parameters, {head['dtype']}",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("SMs" if head["device"] != "cpu" else "cores", justify="right", no_wrap=True)
     first = curves[0]
     for tokens in first["prefill_s"]:
