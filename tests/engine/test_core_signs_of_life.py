@@ -31,6 +31,8 @@ class HangingDevice:
     name = "whole"
     sms = 1
     splits: Sequence[wire.Split] = ()
+    sharing = wire.Sharing.NONE
+    sharing_reason = "it hangs"
 
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self.clock = clock

@@ -133,6 +133,14 @@ class Device(Protocol):
     def splits(self) -> Sequence[wire.Split]:
         """Into which two disjoint parts it can be split, fewest decode SMs first; empty where it cannot."""
 
+    @property
+    def sharing(self) -> wire.Sharing:
+        """What keeps the parts of `splits` apart."""
+
+    @property
+    def sharing_reason(self) -> str:
+        """Why it is that, for people."""
+
     def lanes(self, split: wire.Split) -> tuple[Lane, Lane]:
         """The decode and the prefill lane of one of `splits`."""
 
