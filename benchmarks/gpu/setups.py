@@ -12,11 +12,13 @@ from drift_engine.clock import MonotonicClock
 from drift_engine.devices import cuda, sharing
 from drift_engine.devices.cuda import CudaDevice
 from drift_engine.devices.runner import Runner
-from drift_engine.devices.sharing import Share
+from drift_engine.devices.sharing import Share, Streams
+from drift_engine.devices.streams import CudaStreams
 from drift_engine.models.config import ModelConfig
 from drift_engine.models.kv_store import KvStore
 from drift_engine.models.scalings import Rope
 from drift_engine.models.transformer import Transformer
+from fake_gpu_driver import FakeDriver
 
 LLAMA_8B = ModelConfig(
     architecture="LlamaForCausalLM",
@@ -65,6 +67,11 @@ class Setup:
     @property
     def config(self) -> ModelConfig:
         return TINY if self.dry_run else LLAMA_8B
+
+    def streams(self) -> Streams:
+        if self.dry_run:
+            return host_streams.HostStreams(host_streams.HostGpu(), FakeDriver(4, 1))
+        return CudaStreams(self.device)
 
     def runner(self) -> Runner:
         """Random weights and KV pages full of random numbers."""

@@ -70,7 +70,10 @@ class HostMark:
 
 @dataclass
 class HostGraph:
-    replay: Callable[[], None]
+    work: Callable[[], object]
+
+    def replay(self) -> None:
+        self.work()
 
 
 class HostStream:
@@ -79,14 +82,14 @@ class HostStream:
     def __init__(self, gpu: HostGpu | None = None) -> None:
         self.gpu = gpu or HostGpu()
         self.held = False
-        self.queue: deque[Callable[[], None] | HostMark] = deque()  # a mark of another stream: waits for it
+        self.queue: deque[Callable[[], object] | HostMark] = deque()  # a mark of another stream: waits for it
         self.waits = 0
 
     @contextmanager
     def scope(self) -> Iterator[None]:
         yield
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], object]) -> None:
         self._launch(work)
 
     def mark(self) -> HostMark:
@@ -103,7 +106,7 @@ class HostStream:
         self.waits += 1
         self._launch(mark)
 
-    def capture(self, work: Callable[[], None]) -> HostGraph:
+    def capture(self, work: Callable[[], object]) -> HostGraph:
         work()
         return HostGraph(work)
 
@@ -116,7 +119,7 @@ class HostStream:
         if not isinstance(head, HostMark):
             head()
 
-    def _launch(self, piece: Callable[[], None] | HostMark) -> None:
+    def _launch(self, piece: Callable[[], object] | HostMark) -> None:
         self.queue.append(piece)
         while self.gpu.dice is None and self.queue:
             assert self.ready(), "a wait for what is not launched"

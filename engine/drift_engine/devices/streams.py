@@ -38,7 +38,7 @@ class Stream(Protocol):
     def scope(self) -> AbstractContextManager[None]:
         """Memory that is allocated inside belongs to the stream: its next launches may have it once it is freed."""
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], object]) -> None:
         """Launches `work`. Inside `scope`. A GPU's kernels are launched here and now, and nothing waits for them."""
 
     def mark(self) -> Mark: ...
@@ -46,7 +46,7 @@ class Stream(Protocol):
     def wait(self, mark: Mark) -> None:
         """What is launched from here on runs after a mark of another stream. The host does not wait."""
 
-    def capture(self, work: Callable[[], None]) -> Graph:
+    def capture(self, work: Callable[[], object]) -> Graph:
         """Runs `work` once and returns a graph that repeats it on the same tensors. Inside `scope`; may block."""
 
 
@@ -78,7 +78,7 @@ class CudaStream:
         with translated("launching a pass"), torch.cuda.stream(self._stream):
             yield
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], object]) -> None:
         work()
 
     def mark(self) -> CudaMark:
@@ -90,7 +90,7 @@ class CudaStream:
         assert isinstance(mark, CudaMark)
         self._stream.wait_event(mark.event)
 
-    def capture(self, work: Callable[[], None]) -> Graph:
+    def capture(self, work: Callable[[], object]) -> Graph:
         # The first run is the pass itself and the warm-up: it compiles kernels and makes cuBLAS's workspace, neither
         # of which may happen under capture.
         work()
