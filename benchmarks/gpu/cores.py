@@ -95,12 +95,12 @@ class LocalCore:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"cancelled requests did not end within {RUN_TIMEOUT_S:.0f} s")
 
-    def turns(self, requests: dict[str, tuple[list[int], wire.Sampling]]) -> Iterator[Turn]:
-        """All requests at once, until the last token."""
-        for request_id, (token_ids, sampling) in requests.items():
-            self.answers[request_id] = []
-            self.submit(request_id, token_ids, sampling)
-        open_requests = len(requests)
+    def turns(
+        self, requests: dict[str, tuple[list[int], wire.Sampling]], steps_between: int = 0
+    ) -> Iterator[Turn]:
+        """All requests at once, or so many of the loop's steps after each other, until the last token."""
+        unsent = list(requests.items())
+        open_requests, looped = len(requests), 0
         deadline_s = time.monotonic() + RUN_TIMEOUT_S
         forward_s = self.mailbox.stats.forward_s_total if self.mailbox.stats is not None else 0.0
         steps = self.mailbox.stats.steps_total if self.mailbox.stats is not None else 0
@@ -108,7 +108,12 @@ class LocalCore:
         while open_requests:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{open_requests} requests did not end within {RUN_TIMEOUT_S:.0f} s")
+            while unsent and looped >= (len(requests) - len(unsent)) * steps_between:
+                request_id, (token_ids, sampling) = unsent.pop(0)
+                self.answers[request_id] = []
+                self.submit(request_id, token_ids, sampling)
             outputs = self.step()
+            looped += 1
             for output in outputs:
                 assert output.error is None, output.error
                 self.answers[output.request_id].extend(output.token_ids)
@@ -119,7 +124,9 @@ class LocalCore:
                 yield Turn(now_s - start_s, stats.forward_s_total - forward_s, len(outputs), stats.running)
                 start_s, forward_s, steps = time.perf_counter(), stats.forward_s_total, stats.steps_total
 
-    def run(self, requests: dict[str, tuple[list[int], wire.Sampling]]) -> dict[str, list[int]]:
-        for _ in self.turns(requests):
+    def run(
+        self, requests: dict[str, tuple[list[int], wire.Sampling]], steps_between: int = 0
+    ) -> dict[str, list[int]]:
+        for _ in self.turns(requests, steps_between):
             pass
         return {request_id: self.answers.pop(request_id) for request_id in requests}

@@ -148,7 +148,9 @@ def create(driver: Driver, *, balanced: bool, most: int = MOST_SPLITS) -> Partit
                     raise
                 leftover = []
                 prefill = _part(driver, [*groups[size:], *queues], made, urgent=False)
-            assert decode.sms + prefill.sms <= total_sms, (decode, prefill, total_sms)
+            if decode.sms + prefill.sms > total_sms:
+                found = f"parts of {decode.sms} and {prefill.sms} SMs on a GPU of {total_sms}"
+                raise DriverError("cuGreenCtxGetDevResource", None, found, "they overlap")
             pairs.append(Pair(decode, prefill))
         return Partitions(
             pairs,

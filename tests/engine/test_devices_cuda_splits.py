@@ -251,6 +251,36 @@ def test_without_waits_layers_overtake_each_other(
         move(model[0], 1)
 
 
+def step(tokens: int = 19, drawn: int = 5) -> Pass:
+    """The decode step behind `prompt("r", 10)`, had it drawn this token."""
+    history = [*prompt("r", 10, tokens).prefill[0].token_ids, drawn]
+    draw = Draw(wire.Sampling(max_tokens=8, temperature=0.0, logprobs=3), history, tokens)
+    return Pass((Row("r", [drawn], tokens, list(range(10, 16)), draw),), ())
+
+
+def test_a_requests_next_pass_waits_for_its_last_one_on_another_lane(
+    model: tuple[Transformer, Path],
+) -> None:
+    """Prefill and its decode step are launched at once, on lanes of a split and of the whole device."""
+    device = opened(model[0])
+    device.whole.launch(prompt("r", 10)).results()
+    expected = device.whole.launch(step()).results().drawn["r"]
+    device.close()
+    for seed in range(20):
+        dice = random.Random(seed)
+        device = opened(model[0], HostGpu(dice))
+        decode_lane, prefill_lane = device.lanes(device.splits[seed % 3])
+        first, second = dice.choice(
+            [(prefill_lane, decode_lane), (prefill_lane, device.whole), (device.whole, decode_lane)]
+        )
+        first.launch(prompt("r", 10))
+        event = second.launch(step())
+        while not device.wait([event], 60.0):
+            pass
+        assert event.results().drawn["r"] == expected, seed
+        device.close()
+
+
 def test_a_dropped_pass_gives_its_memory_back_to_its_first_lane(model: tuple[Transformer, Path]) -> None:
     device = opened(model[0])
     first, second = (device.lanes(split)[1] for split in device.splits[:2])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import core_harness
 import drift_tiny
@@ -75,6 +77,26 @@ def test_a_machine_without_the_binding_overlaps() -> None:
     assert shared.sharing is Sharing.OVERLAP
     assert [part.split for part in shared.parts] == [wire.Split(8, 8)]
     assert "cuInit: no driver was found" in shared.reason
+
+
+@given(total=st.integers(4, 40), smallest=st.sampled_from([1, 2, 8]), nth=st.integers(1, 90))
+def test_one_refused_call_costs_one_rung_and_leaves_nothing_behind(
+    total: int, smallest: int, nth: int
+) -> None:
+    driver = FakeDriver(total, smallest, refuse_nth=nth)
+    shared = best(driver)
+    calls_of_one_rung = FakeDriver(total, smallest)
+    splittable = total // smallest >= 2
+    if splittable:
+        best(calls_of_one_rung)
+        refused = nth <= calls_of_one_rung.calls
+        assert shared.sharing is (Sharing.BY_COUNT if refused else Sharing.BALANCED)
+        assert ("(999)" in shared.reason) == refused
+    else:
+        assert shared.sharing is Sharing.OVERLAP
+    assert len(driver.alive) == 4 * len(shared.parts) * splittable  # a context and a stream for each part
+    shared.close()
+    assert not driver.alive
 
 
 def test_overlap_can_be_asked_for() -> None:

@@ -97,6 +97,7 @@ def test_decode_streams_are_urgent_and_destroyed_last_pair_first() -> None:
             r"INVALID_RESOURCE_TYPE \(914\): .* workqueues came with CUDA 13.1",
         ),
         (FakeDriver(132, 8, contexts=5), r"cuGreenCtxCreate: .* \(2\): too little GPU memory"),
+        (FakeDriver(132, 8, extra=8), "parts of 16 and 132 SMs on a GPU of 132: they overlap"),
         (FakeDriver(132, 8, refuse={"cuGreenCtxCreate": 801}), "can't be partitioned: green contexts need"),
         (FakeDriver(132, 8, refuse={"cuGreenCtxStreamCreate": None}), "cuGreenCtxStreamCreate: refused"),
         (

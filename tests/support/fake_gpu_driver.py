@@ -39,7 +39,8 @@ class Context:
 
 
 class FakeDriver:
-    """`lost` SMs can be in no group, beside those that are too few for one; `contexts` fit into memory."""
+    """`lost` SMs can be in no group, beside those that are too few for one; `contexts` fit into memory. Parts get
+    `extra` SMs that they share, and call number `refuse_nth` fails."""
 
     def __init__(
         self,
@@ -51,6 +52,8 @@ class FakeDriver:
         queues: bool = True,
         contexts: int = 1000,
         refuse: dict[str, int | None] | None = None,
+        refuse_nth: int | None = None,
+        extra: int = 0,
     ) -> None:
         self.total = total
         self.smallest = smallest
@@ -59,6 +62,9 @@ class FakeDriver:
         self.queues = queues
         self.room = contexts
         self.refuse = refuse or {}
+        self.refuse_nth = refuse_nth
+        self.extra = extra
+        self.calls = 0
         self.contexts: dict[int, Context] = {}  # by stream
         self.alive: list[object] = []
         self.log: list[str] = []
@@ -110,7 +116,7 @@ class FakeDriver:
 
     def context_sms(self, context: Context) -> int:
         self._enter("cuGreenCtxGetDevResource")
-        return len(context.sms)
+        return len(context.sms) + self.extra
 
     def create_stream(self, context: Context, *, urgent: bool) -> int:
         self._enter("cuGreenCtxStreamCreate")
@@ -137,6 +143,9 @@ class FakeDriver:
         self.alive.remove(context)
 
     def _enter(self, call: str) -> None:
+        self.calls += 1
+        if self.calls == self.refuse_nth:
+            self._fail(call, 999)
         if call in self.refuse:
             self._fail(call, self.refuse[call])
 
