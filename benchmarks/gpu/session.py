@@ -47,7 +47,7 @@ class Step:
 STEPS = (
     Step("machine", 60, "benchmarks.gpu.ceilings"),
     Step("parity", 200, "benchmarks.gpu.kernel_steps", "parity"),
-    Step("tokens", 120, "benchmarks.gpu.tokens"),
+    Step("tokens", 150, "benchmarks.gpu.tokens"),
     Step("splits", 60, "benchmarks.gpu.splits"),
     Step("decode", 100, "benchmarks.gpu.passes", "decode"),
     Step("contention", 90, "benchmarks.gpu.contention"),
