@@ -105,7 +105,8 @@ class CudaStreams:
     """The streams of one GPU: `sharing.Streams`."""
 
     def __init__(self, gpu: torch.device) -> None:
-        self._gpu = gpu
+        index = torch.cuda.current_device() if gpu.index is None else gpu.index
+        self._gpu = torch.device("cuda", index)
 
     @property
     def sms(self) -> int:
@@ -113,7 +114,7 @@ class CudaStreams:
 
     def driver(self) -> CudaDriver:
         """Raises DriverError."""
-        return CudaDriver(torch.cuda.current_device() if self._gpu.index is None else self._gpu.index)
+        return CudaDriver(self._gpu.index)
 
     def wrapped(self, handle: int) -> CudaStream:
         """Of a stream that belongs to somebody else, who destroys it."""
