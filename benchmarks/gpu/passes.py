@@ -16,7 +16,7 @@ from benchmarks.gpu.reports import Report
 from benchmarks.gpu.setups import PAGE_TOKENS, Setup
 
 from drift_engine import wire
-from drift_engine.devices.base import Device, Draw, Pass, Row
+from drift_engine.devices.base import Device, Draw, Lane, Pass, Row
 from drift_engine.devices.runner import Runner
 from drift_engine.models.config import ModelConfig
 
@@ -76,13 +76,17 @@ def build(runner: Runner, decode: list[int], prefill: list[tuple[int, int]]) -> 
     return Pass(tuple(rows[: len(decoding)]), tuple(rows[len(decoding) :]))
 
 
-def measure(runner: Runner, device: Device, work: Pass, *, repeats: int) -> dict[str, Any]:
-    """Medians over `repeats` of one pass after another, each waited for; the first, which warms up, apart."""
+def measure(
+    runner: Runner, device: Device, work: Pass, *, repeats: int, lane: Lane | None = None
+) -> dict[str, Any]:
+    """Medians over `repeats` of one pass after another on a lane, by default the whole device's, each waited for;
+    the first, which warms up, apart."""
+    lane = lane or device.whole
     samples: list[tuple[float, float, float, float]] = []
     first_s = 0.0
     for index in range(repeats + 2):
         start_s = time.perf_counter()
-        event = device.whole.launch(work)
+        event = lane.launch(work)
         launch_s = time.perf_counter() - start_s
         if not device.wait([event], WAIT_S):
             raise TimeoutError(f"a pass did not end within {WAIT_S:.0f} s")
@@ -93,7 +97,7 @@ def measure(runner: Runner, device: Device, work: Pass, *, repeats: int) -> dict
         elif index > 1:
             samples.append((results.forward_s, results.pass_s, launch_s, wall_s))
     for request in work.rows:
-        runner.release(request.request_id)
+        device.release(request.request_id)
     forward_s, pass_s, launch_s, wall_s = (statistics.median(values) for values in zip(*samples, strict=True))
     return {
         "forward_ms": forward_s * 1e3,

@@ -9,13 +9,16 @@ import torch
 import host_streams
 from drift_engine import models
 from drift_engine.clock import MonotonicClock
-from drift_engine.devices import cuda
+from drift_engine.devices import cuda, sharing
 from drift_engine.devices.cuda import CudaDevice
 from drift_engine.devices.runner import Runner
+from drift_engine.devices.sharing import Share, Streams
+from drift_engine.devices.streams import CudaStreams
 from drift_engine.models.config import ModelConfig
 from drift_engine.models.kv_store import KvStore
 from drift_engine.models.scalings import Rope
 from drift_engine.models.transformer import Transformer
+from fake_gpu_driver import FakeDriver
 
 LLAMA_8B = ModelConfig(
     architecture="LlamaForCausalLM",
@@ -65,6 +68,11 @@ class Setup:
     def config(self) -> ModelConfig:
         return TINY if self.dry_run else LLAMA_8B
 
+    def streams(self) -> Streams:
+        if self.dry_run:
+            return host_streams.HostStreams(host_streams.HostGpu(), FakeDriver(4, 1))
+        return CudaStreams(self.device)
+
     def runner(self) -> Runner:
         """Random weights and KV pages full of random numbers."""
         dtype = torch.float32 if self.dry_run else torch.bfloat16
@@ -78,9 +86,16 @@ class Setup:
         fitting = (free_bytes - SPARE_BYTES) // KvStore.bytes_per_page(self.config, PAGE_TOKENS, dtype)
         return min(fitting, MAX_KV_TOKENS // PAGE_TOKENS)
 
-    def open(self, runner: Runner, *, max_running: int, graphs: bool = True) -> CudaDevice:
-        """One lane over the whole device."""
-        return open_device(runner, max_running=max_running, graphs=graphs)
+    def open(
+        self,
+        runner: Runner,
+        share: Share = sharing.alone,
+        *,
+        max_running: int,
+        graphs: bool = True,
+    ) -> CudaDevice:
+        """By default one lane over the whole device."""
+        return open_device(runner, share, max_running=max_running, graphs=graphs)
 
 
 def filled_runner(model: Transformer, pages: int) -> Runner:
@@ -90,7 +105,15 @@ def filled_runner(model: Transformer, pages: int) -> Runner:
     return Runner(model, kv, MonotonicClock(), max_requests=256)
 
 
-def open_device(runner: Runner, *, max_running: int, graphs: bool = True) -> CudaDevice:
-    whole = host_streams.whole_device if runner.model.device.type == "cpu" else cuda.whole_device
+def open_device(
+    runner: Runner,
+    share: Share = sharing.alone,
+    *,
+    max_running: int,
+    graphs: bool = True,
+) -> CudaDevice:
+    opened = host_streams.open_device if runner.model.device.type == "cpu" else cuda.open_device
     context = min(runner.model.max_context_tokens, runner.kv.pages * runner.kv.page_tokens)
-    return whole(runner, MonotonicClock(), max_running=max_running, max_context_tokens=context, graphs=graphs)
+    return opened(
+        runner, MonotonicClock(), share, max_running=max_running, max_context_tokens=context, graphs=graphs
+    )

@@ -1,7 +1,8 @@
 """Step `tokens`: the GPU computes what the CPU computes.
 
 Small random models with equal weights answer the same requests on the CPU and on the GPU in float32, chunked, with
-reused prefixes, greedy and seeded, eager and through graphs: the tokens must be equal. In bfloat16 the logits of one
+reused prefixes, greedy and seeded, eager and through graphs, on one lane and on those of splits: the tokens must be
+equal. In bfloat16 the logits of one
 prompt must be as near to the exact ones as the CPU's are.
 """
 
@@ -17,7 +18,7 @@ from benchmarks.gpu.reports import Report
 
 from drift_engine import models, wire
 from drift_engine.clock import MonotonicClock
-from drift_engine.devices import packing
+from drift_engine.devices import packing, sharing
 from drift_engine.devices.base import Device, Draw, Pass, Row
 from drift_engine.devices.cpu import CpuDevice
 from drift_engine.models import weights
@@ -46,6 +47,17 @@ rounding): both round at the same places, so that only the luck of the roundings
 
 PAGES = 160
 
+WAYS: tuple[tuple[str, sharing.Share, bool], ...] = (
+    ("eager", sharing.alone, False),
+    ("graphs", sharing.alone, True),
+    ("split", sharing.best, True),
+    ("overlap", sharing.overlapping, True),
+)
+"""Name, how the device is shared, and whether decode runs as graphs."""
+
+STEPS_BETWEEN = 3
+"""Turns of the core's loop between two requests: some decode while others are prefilled."""
+
 
 def run(report: Report, *, dry_run: bool) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cpu" if dry_run else "cuda")
@@ -57,10 +69,11 @@ def run(report: Report, *, dry_run: bool) -> None:
                 view.mul_(WEIGHT_SCALE)
         new_tokens = 4 if dry_run else 24
         expected = _answers(model, new_tokens, on_cpu=True)
-        for graphs in (False, True):
-            found = _answers(_copied(model, gpu, torch.float32), new_tokens, on_cpu=False, graphs=graphs)
+        for way, share, graphs in WAYS:
+            copied = _copied(model, gpu, torch.float32)
+            found = _answers(copied, new_tokens, on_cpu=False, share=share, graphs=graphs)
             wrong = sorted(request for request in expected if found[request] != expected[request])
-            report.add("float32", {"shape": name, "graphs": graphs, "ok": not wrong, "wrong": wrong})
+            report.add("float32", {"shape": name, "way": way, "ok": not wrong, "wrong": wrong})
         rounded = _copied(model, cpu, torch.bfloat16)
         exact = _logits(_copied(rounded, cpu, torch.float32))
         cpu_error, error = (
@@ -80,15 +93,21 @@ def _copied(model: Transformer, device: torch.device, dtype: torch.dtype) -> Tra
 
 
 def _answers(
-    model: Transformer, new_tokens: int, *, on_cpu: bool, graphs: bool = True
+    model: Transformer,
+    new_tokens: int,
+    *,
+    on_cpu: bool,
+    share: sharing.Share = sharing.alone,
+    graphs: bool = True,
 ) -> dict[str, list[int]]:
     """Of greedy and seeded requests; the second batch finds its prompts' beginning cached."""
     runner = setups.filled_runner(model, PAGES)
     if on_cpu:
         device: Device = CpuDevice(runner, MonotonicClock(), threads=torch.get_num_threads())
     else:
-        device = setups.open_device(runner, max_running=16, graphs=graphs)
-    core = LocalCore(runner, device, max_running=16, chunk_tokens=48)
+        device = setups.open_device(runner, share, max_running=16, graphs=graphs)
+    mode = wire.Mode.FUSED if share is sharing.alone or not device.splits else wire.Mode.MUX
+    core = LocalCore(runner, device, max_running=16, chunk_tokens=48, mode=mode)
     answers: dict[str, list[int]] = {}
     numbers = random.Random(1)
     stem = numbers.choices(range(model.config.vocab_size), k=70)
@@ -99,7 +118,7 @@ def _answers(
             seeded = {"temperature": 0.8, "top_p": 0.95, "presence_penalty": 0.3, "seed": index}
             sampling = {"temperature": 0.0} if index % 2 else seeded
             requests[f"{batch}-{index}"] = prompt, wire.Sampling(max_tokens=new_tokens, **sampling)  # type: ignore[arg-type]
-        answers |= core.run(requests)
+        answers |= core.run(requests, steps_between=STEPS_BETWEEN)
     device.close()
     return answers
 

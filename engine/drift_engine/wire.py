@@ -39,6 +39,17 @@ class Split(msgspec.Struct, frozen=True):
     prefill_sms: int
 
 
+class Sharing(enum.StrEnum):
+    """What keeps the two parts of a device apart."""
+
+    CORES = "cores"  # of a CPU: the threads of each part are pinned to its own
+    BALANCED = "balanced"  # green contexts with workqueues of their own
+    BY_COUNT = "by-count"  # green contexts
+    OVERLAP = "overlap"  # only the streams' priorities: both parts are the whole device
+    SIMULATED = "simulated"  # nothing: they only take their time
+    NONE = "none"  # it has no parts
+
+
 class Activity(enum.StrEnum):
     """What a device does at a moment."""
 
@@ -173,6 +184,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     mode: Mode
     load_s: float
     splits: tuple[Split, ...] = ()  # into which the device can be split; empty: not at all
+    sharing: Sharing = Sharing.NONE
+    sharing_reason: str = ""  # why this and nothing better
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 import core_harness
+import host_streams
 from core_harness import Harness
 from drift_engine.core import calibrating, learned
+from drift_engine.devices import sharing
+from drift_engine.devices.base import Clock, Device
+from drift_engine.devices.runner import Runner
 from drift_engine.latency import Kind, LatencyModel, Load, saved
 from drift_engine.latency.fitting import Measurement, fit
 from drift_engine.wire import Split
@@ -42,6 +46,18 @@ def test_both_phases_are_timed_on_every_lane_size(harness: Harness) -> None:
             assert {m.sms for m in measured.alone if m.load.kind is kind} == {1, 2}
             assert {sms for load, sms, _ in measured.beside if load.kind is kind} <= {1}
         assert all(m.seconds > 0 for m in measured.alone)
+        assert measured.beside
+
+
+def test_parts_that_are_the_whole_device_are_only_timed_beside_each_other(tmp_path: Path) -> None:
+    def overlapping(runner: Runner, clock: Clock) -> Device:
+        return host_streams.open_device(runner, clock, sharing.overlapping)
+
+    with Harness(*core_harness.tiny_model(tmp_path), pages=4096, make_device=overlapping) as harness:
+        assert harness.device.splits == (Split(4, 4),)
+        measured = measure(harness)
+        assert len({(m.load, m.sms) for m in measured.alone}) == len(measured.alone)
+        assert {m.sms for m in measured.alone} == {4}
         assert measured.beside
 
 

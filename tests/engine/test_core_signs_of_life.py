@@ -32,6 +32,8 @@ class HangingDevice:
     sms = 1
     splits: Sequence[wire.Split] = ()
     lookahead_steps = 1
+    sharing = wire.Sharing.NONE
+    sharing_reason = "it hangs"
 
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self.clock = clock

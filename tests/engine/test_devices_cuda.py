@@ -19,7 +19,7 @@ import host_streams
 from core_harness import Answer, Harness
 from drift_engine import models, wire
 from drift_engine.clock import MonotonicClock
-from drift_engine.devices import cuda, graphs, packing, staging, streams
+from drift_engine.devices import cuda, cuda_lanes, graphs, packing, sharing, staging, streams
 from drift_engine.devices.base import Clock, Device, Draw, Pass, Row
 from drift_engine.devices.graphs import DecodeGraphs
 from drift_engine.devices.runner import Runner
@@ -234,7 +234,7 @@ def test_the_lanes_answers_are_the_cpus(
     model: tuple[Transformer, Path], with_graphs: bool, chunk_tokens: int | None
 ) -> None:
     def make_device(runner: Runner, clock: Clock) -> Device:
-        return host_streams.whole_device(runner, clock, max_running=3, graphs=with_graphs)
+        return host_streams.open_device(runner, clock, max_running=3, graphs=with_graphs)
 
     with Harness(*model, chunk_tokens=chunk_tokens) as harness:
         expected = every_kind_of_request(harness)
@@ -250,7 +250,7 @@ def test_the_lanes_answers_are_the_cpus(
 def test_an_event_is_done_when_the_device_is(model: tuple[Transformer, Path]) -> None:
     runner, work = filled_runner(model[0], [3, 5])
     stream = host_streams.HostStream()
-    device = host_streams.whole_device(runner, MonotonicClock(), stream=stream)
+    device = host_streams.open_device(runner, MonotonicClock(), stream=stream)
     stream.held = True
     event = device.whole.launch(work)
     assert not event.done()
@@ -266,7 +266,7 @@ def test_an_event_is_done_when_the_device_is(model: tuple[Transformer, Path]) ->
 
 def test_passes_in_flight_share_no_memory(model: tuple[Transformer, Path]) -> None:
     runner, work = filled_runner(model[0], [3, 5, 7])
-    device = host_streams.whole_device(runner, MonotonicClock())
+    device = host_streams.open_device(runner, MonotonicClock())
     expected = [device.whole.launch(Pass((row,), ())).results().drawn for row in work.decode]
     events = [device.whole.launch(Pass((row,), ())) for row in work.decode]
     assert [event.results().drawn for event in events] == expected
@@ -274,8 +274,8 @@ def test_passes_in_flight_share_no_memory(model: tuple[Transformer, Path]) -> No
 
 def test_passes_that_nobody_reads_have_a_bound(model: tuple[Transformer, Path]) -> None:
     runner, work = filled_runner(model[0], [3])
-    device = host_streams.whole_device(runner, MonotonicClock())
-    events = [device.whole.launch(work) for _ in range(cuda.MAX_IN_FLIGHT)]
+    device = host_streams.open_device(runner, MonotonicClock())
+    events = [device.whole.launch(work) for _ in range(cuda_lanes.MAX_IN_FLIGHT)]
     with pytest.raises(AssertionError, match="never read"):
         device.whole.launch(work)
     for event in events:
@@ -312,8 +312,13 @@ def on_gpu(folder: Path) -> Transformer:
 @pytest.mark.parametrize("with_graphs", [False, True])
 def test_a_gpus_greedy_tokens_are_the_cpus(model: tuple[Transformer, Path], with_graphs: bool) -> None:
     def make_device(runner: Runner, clock: Clock) -> Device:
-        return cuda.whole_device(
-            runner, clock, max_running=8, max_context_tokens=PAGES * PAGE_TOKENS, graphs=with_graphs
+        return cuda.open_device(
+            runner,
+            clock,
+            sharing.alone,
+            max_running=8,
+            max_context_tokens=PAGES * PAGE_TOKENS,
+            graphs=with_graphs,
         )
 
     requests = [
@@ -333,8 +338,13 @@ def test_a_replayed_graph_gives_the_eager_logits(model: tuple[Transformer, Path]
     runner, work = filled_runner(on_gpu(model[1]), [5, 9, 2], device=gpu)
     drawn = {}
     for with_graphs in (False, True):
-        device = cuda.whole_device(
-            runner, MonotonicClock(), max_running=8, max_context_tokens=32, graphs=with_graphs
+        device = cuda.open_device(
+            runner,
+            MonotonicClock(),
+            sharing.alone,
+            max_running=8,
+            max_context_tokens=32,
+            graphs=with_graphs,
         )
         for _ in range(3):  # warm-up and capture, then replays
             event = device.whole.launch(work)

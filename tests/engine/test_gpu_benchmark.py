@@ -27,6 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.slow
 def test_a_dry_run_goes_through_every_step(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     done = subprocess.run(
@@ -46,6 +47,18 @@ def test_a_dry_run_goes_through_every_step(tmp_path: Path) -> None:
         for way in ("eager", "graph"):
             assert 0 < case[way]["forward_ms"] <= case[way]["pass_ms"]
     assert steps["serving"]["results"]["serving"][0]["decode_steps"] > 0
+    assert {row["sms"] for row in steps["splits"]["results"]["rates"]} == {1, 2, 3, 4}
+    assert all("refused" not in row for row in steps["splits"]["results"]["creation"])
+    beside = steps["contention"]["results"]["contention"]
+    assert {row["decode_sms"] for row in beside if row["device"] == "split"} == {1, 2, 3}
+    assert {row["device"] for row in beside} == {"split", "overlap"}
+    assert {row["sms"] for row in steps["grid"]["results"]["grid"]} == {1, 2, 3, 4}
+    cells = steps["modes"]["results"]["modes"]
+    assert [cell["mode"] for cell in cells] == ["fused", "mux", "auto", "overlap"]
+    for cell in cells:
+        assert cell["ended"] == cell["turns"] == cells[0]["turns"] > 1
+        assert 0 <= cell["kept_share"] <= cell["kept_mean_share"] <= cell["ttft_kept_share"] <= 1
+        assert cell["cached_share"] > 0
 
 
 def test_the_script_can_be_run_as_it_is() -> None:

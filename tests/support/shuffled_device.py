@@ -109,6 +109,8 @@ class ShuffledDevice:
         self._dice = dice
         self.lookahead_steps = lookahead_steps
         self.splits: Sequence[wire.Split] = tuple(wire.Split(count, sms - count) for count in range(1, sms))
+        self.sharing = wire.Sharing.CORES
+        self.sharing_reason = "the test's dice"
         self.whole = ShuffledLane(self, "whole", sms)
         self._lanes = {
             split: (

@@ -156,9 +156,11 @@ def _splits(device: Device) -> list[wire.Split]:
 
 
 def _lanes(device: Device, *, decode: bool) -> Iterator[Lane]:
-    """Of the sizes that a phase may have, the whole device last."""
+    """Of the sizes that a phase may have, the whole device last; alone, a part that is not smaller is no other."""
     for split in _splits(device):
-        yield device.lanes(split)[0 if decode else 1]
+        lane = device.lanes(split)[0 if decode else 1]
+        if lane.sms < device.whole.sms:
+            yield lane
     yield device.whole
 
 

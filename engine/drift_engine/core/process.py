@@ -20,10 +20,10 @@ from drift_engine.core.grammars import Grammars
 from drift_engine.core.limits import CoreLimits
 from drift_engine.core.loop import Core
 from drift_engine.core.serving import Started
-from drift_engine.devices import contention
+from drift_engine.devices import contention, sharing
 from drift_engine.devices.base import Device
 from drift_engine.devices.cpu import CpuDevice
-from drift_engine.devices.cuda import whole_device
+from drift_engine.devices.cuda import open_device
 from drift_engine.devices.runner import Runner
 from drift_engine.errors import OptionsError
 from drift_engine.latency import LatencyModel
@@ -34,9 +34,13 @@ from drift_engine.options import NodeOptions
 
 log = logging.getLogger(__name__)
 
+SHARING_MODES = (wire.Mode.AUTO, wire.Mode.MUX)
+"""Those that may compute prefill and decode at the same time; for others a GPU's partitions would waste memory."""
+
 
 def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     """Loads the model and builds the core around it. Raises EngineError."""
+    sharing.prepare()
     start_s = time.monotonic()
     meter = contention.ProcMeter()
     usage = meter.read()
@@ -66,7 +70,8 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     if config.mode is wire.Mode.MUX and not device.splits:
         device.close()
         raise OptionsError(
-            f"mode: mux needs a device that can be split, which {_unsplit(config)} cannot; take auto or fused"
+            f"mode: mux needs a device that can be split, which this one cannot ({device.sharing_reason}); "
+            "take auto or fused"
         )
     latency, keep = _learned(options, device, config, model_config, channel)
     core = Core(
@@ -103,6 +108,8 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         mode=config.mode,
         load_s=time.monotonic() - start_s,
         splits=tuple(device.splits),
+        sharing=device.sharing,
+        sharing_reason=device.sharing_reason,
     )
     return Started(core, device, ready, latency, keep)
 
@@ -126,8 +133,12 @@ def _device(
     clock = MonotonicClock()
     runner = Runner(model, kv, clock, max_requests=config.max_running)
     if config.device == "cuda":
-        return whole_device(
-            runner, clock, max_running=config.max_running, max_context_tokens=config.max_model_len_tokens
+        return open_device(
+            runner,
+            clock,
+            sharing.best if config.mode in SHARING_MODES else sharing.alone,
+            max_running=config.max_running,
+            max_context_tokens=config.max_model_len_tokens,
         )
     return CpuDevice(runner, clock, threads=config.threads, meter=meter, since=since)
 
@@ -137,7 +148,10 @@ def _learned(
 ) -> tuple[LatencyModel, Callable[[], None]]:
     """The latency model, and how to keep what it learns."""
     path = Path(options.latency_file) if options.latency_file is not None else None
-    identity = learned.identity(config, model, _hardware(torch.device(config.device)))
+    hardware = _hardware(torch.device(config.device))
+    if config.device == "cuda":
+        hardware += f", shared {device.sharing}"  # lanes of the same SM count differ by what keeps them apart
+    identity = learned.identity(config, model, hardware)
     latency = learned.read(path, identity) if path is not None else None
     if latency is None:
         channel.send(wire.Loading("calibration", 0, 1))
@@ -153,12 +167,6 @@ def _learned(
         latency = learned.calibrate(device, bounds, pairs_share)
         channel.send(wire.Loading("calibration", 1, 1))
     return latency, (lambda: learned.write(path, identity, latency)) if path is not None else (lambda: None)
-
-
-def _unsplit(config: resolving.CoreConfig) -> str:
-    if config.device == "cuda":
-        return "a GPU in this version"
-    return f"a CPU with {config.threads} thread{'s' * (config.threads > 1)} on {os.cpu_count()} core(s)"
 
 
 def _hardware(device: torch.device) -> str:

@@ -103,6 +103,8 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         mode=options.mode,
         load_s=time.monotonic() - start_s,
         splits=tuple(serving.splits),
+        sharing=serving.sharing,
+        sharing_reason=serving.sharing_reason,
     )
     return Started(core, serving, ready, latency, lambda: None)
 

@@ -146,6 +146,14 @@ class Device(Protocol):
     def recall(self, event: Event) -> None:
         """Ends a pass of several steps with the one that is being computed; any other event is left alone."""
 
+    @property
+    def sharing(self) -> wire.Sharing:
+        """What keeps the parts of `splits` apart."""
+
+    @property
+    def sharing_reason(self) -> str:
+        """Why it is that, for people."""
+
     def lanes(self, split: wire.Split) -> tuple[Lane, Lane]:
         """The decode and the prefill lane of one of `splits`."""
 

@@ -168,6 +168,10 @@ class CpuDevice:
             if len(self._cores) == threads
             else ()
         )
+        self.sharing = wire.Sharing.CORES if self.splits else wire.Sharing.NONE
+        self.sharing_reason = (
+            f"{threads} thread{'s' * (threads > 1)} on {len(self._cores)} of {os.cpu_count()} cores"
+        )
         self.whole = CpuLane("whole", threads, runner, clock, self._meter, self._ended, since=since)
         self._lanes: dict[wire.Split, tuple[CpuLane, CpuLane]] = {}
 

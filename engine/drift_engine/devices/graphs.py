@@ -59,6 +59,20 @@ class StagedDecode:
     page_table_BM: torch.Tensor  # of the real rows
 
 
+class _Fixed:
+    """The tensors that all graphs of a lane compute on."""
+
+    def __init__(self, runner: Runner, max_rows: int, max_context_tokens: int) -> None:
+        device, vocab = runner.model.device, runner.model.config.vocab_size
+        width = -(-max_context_tokens // runner.kv.page_tokens)
+        # Fields lie one after the other; a start at a multiple of 16 bytes keeps one variant of each kernel.
+        self.rows_4R = torch.zeros((FIELDS, align(max_rows, 4)), dtype=torch.int32, device=device)
+        self.page_table_RM = torch.zeros((max_rows, width), dtype=torch.int32, device=device)
+        self.logits_RV = torch.zeros((max_rows, vocab), dtype=torch.float32, device=device)
+        self.order_R = torch.arange(max_rows, dtype=torch.int64, device=device)
+        self.starts_R1 = torch.arange(max_rows + 1, dtype=torch.int32, device=device)
+
+
 class DecodeGraphs:
     """`takes` says which passes are its own; `stage` packs one and `run` computes it inside the stream's scope."""
 
@@ -71,20 +85,13 @@ class DecodeGraphs:
         max_context_tokens: int,
         lane_sms: int,
     ) -> None:
-        device, vocab = runner.model.device, runner.model.config.vocab_size
         self._runner = runner
         self._capture = capture
         self._sizes = buckets(max_rows)
         self._max_context_tokens = max_context_tokens
         self._lane_sms = lane_sms
         self._graphs: dict[int, Graph] = {}
-        width = -(-max_context_tokens // runner.kv.page_tokens)
-        # Fields lie one after the other; a start at a multiple of 16 bytes keeps one variant of each kernel.
-        self._rows_4R = torch.zeros((FIELDS, align(max_rows, 4)), dtype=torch.int32, device=device)
-        self._page_table_RM = torch.zeros((max_rows, width), dtype=torch.int32, device=device)
-        self._logits_RV = torch.zeros((max_rows, vocab), dtype=torch.float32, device=device)
-        self._order_R = torch.arange(max_rows, dtype=torch.int64, device=device)
-        self._starts_R1 = torch.arange(max_rows + 1, dtype=torch.int32, device=device)
+        self._fixed: _Fixed | None = None  # made when the lane first decodes: many lanes never do
 
     @property
     def captured(self) -> tuple[int, ...]:
@@ -110,32 +117,39 @@ class DecodeGraphs:
 
     def run(self, staged: StagedDecode) -> torch.Tensor:
         """logits_BV of the real rows; overwritten by the next run."""
-        rows, bucket = staged.rows, staged.rows_4B.shape[1]
-        self._rows_4R[:, :bucket].copy_(staged.rows_4B)
+        if self._fixed is None:
+            self._fixed = _Fixed(self._runner, self._sizes[-1], self._max_context_tokens)
+        fixed, rows, bucket = self._fixed, staged.rows, staged.rows_4B.shape[1]
+        fixed.rows_4R[:, :bucket].copy_(staged.rows_4B)
         # What is left of other batches to the right and below is never read: a row's context ends before it.
-        self._page_table_RM[:rows, : staged.page_table_BM.shape[1]].copy_(staged.page_table_BM)
+        fixed.page_table_RM[:rows, : staged.page_table_BM.shape[1]].copy_(staged.page_table_BM)
         graph = self._graphs.get(bucket)
         if graph is None:
-            self._graphs[bucket] = self._capture(partial(self._forward, bucket))
+            self._graphs[bucket] = self._capture(partial(self._forward, fixed, bucket))
         else:
             graph.replay()
-        return self._logits_RV[:rows]
+        return fixed.logits_RV[:rows]
 
-    def _forward(self, bucket: int) -> None:
-        token_ids_B, positions_B, slots_B, contexts_B = self._rows_4R[:, :bucket].unbind()
+    def clear(self) -> None:
+        """Forgets the graphs. Only when none of them runs, and before the lane's stream ends."""
+        self._graphs.clear()
+        self._fixed = None
+
+    def _forward(self, fixed: _Fixed, bucket: int) -> None:
+        token_ids_B, positions_B, slots_B, contexts_B = fixed.rows_4R[:, :bucket].unbind()
         inputs = ForwardInputs(
             token_ids_T=token_ids_B.long(),
             positions_T=positions_B,
             slots_T=slots_B,
-            query_starts_B1=self._starts_R1[: bucket + 1],
+            query_starts_B1=fixed.starts_R1[: bucket + 1],
             context_lens_B=contexts_B,
-            page_table_BM=self._page_table_RM[:bucket],
+            page_table_BM=fixed.page_table_RM[:bucket],
             num_decode=bucket,
             max_query_tokens=0,
             max_decode_context_tokens=self._max_context_tokens,
             max_prefill_context_tokens=0,
         )
-        logits_BV = self._runner.forward(inputs, self._order_R[:bucket], lane_sms=self._lane_sms)
+        logits_BV = self._runner.forward(inputs, fixed.order_R[:bucket], lane_sms=self._lane_sms)
         assert logits_BV is not None
         # Out of the graphs' pool: nothing in it outlives a run, so graphs that share it may replay in any order.
-        self._logits_RV[:bucket].copy_(logits_BV)
+        fixed.logits_RV[:bucket].copy_(logits_BV)

@@ -180,6 +180,8 @@ class SimDevice:
         self.overhead_s = overhead_s
         self.lookahead_steps = lookahead_steps
         self.splits: Sequence[wire.Split] = tuple(splits)
+        self.sharing = wire.Sharing.SIMULATED if self.splits else wire.Sharing.NONE
+        self.sharing_reason = "simulated"
         self.whole = SimLane(self, "whole", sms)
         self._tokens = tokens
         self._heard = heard
