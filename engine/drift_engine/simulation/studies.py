@@ -87,6 +87,12 @@ class Study:
         )
         self._latency: Snapshot | None = None
 
+    @property
+    def rate_rps(self) -> float:
+        """Of the arrivals as given, counted as `metrics.offered_s` does."""
+        times_s = [arrival.at_s for arrival in self._arrivals]
+        return (len(times_s) - 1) / max(max(times_s) - min(times_s), 1e-9)
+
     def run(self, scale: float = 1.0) -> Outcome:
         """With the arrivals `scale` times as fast."""
         start_s = time.monotonic()
@@ -113,7 +119,7 @@ class Study:
     def sweep(self) -> Outcome:
         """The run at the highest rate that keeps the promise; at the lowest that was tried where none does."""
         assert self.slo.bounded, "a sweep needs a promise"
-        rate_rps = len(self._arrivals) / max(metrics_window_s(self._arrivals), 1e-9)
+        rate_rps = self.rate_rps
         found = sweeping.highest(self._keeps)
         best = found.rate_scale or min(tried.rate_scale for tried in found.tried)
         outcome = self.run(best)
@@ -154,12 +160,6 @@ class Study:
         if scale == 1.0:
             return self._arrivals
         return [msgspec.structs.replace(arrival, at_s=arrival.at_s / scale) for arrival in self._arrivals]
-
-
-def metrics_window_s(arrivals: Sequence[Arrival]) -> float:
-    """Over which they are offered, as `metrics.offered_s` counts."""
-    times_s = [arrival.at_s for arrival in arrivals]
-    return (max(times_s) - min(times_s)) * len(times_s) / max(1, len(times_s) - 1)
 
 
 def write_log(path: Path, records: Sequence[RequestRecord]) -> None:

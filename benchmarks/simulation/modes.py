@@ -1,0 +1,165 @@
+"""Goodput of every mode on simulated H200 nodes: the highest rate at which 95 % of requests keep both bounds.
+
+    python -m benchmarks.simulation.modes --traces FOLDER --json benchmarks/simulation/results/modes.json
+
+Cells are shape x trace x TBT target. One node each; requests as recorded, faster or slower until the promise breaks
+(`drift simulate --sweep rate`), within 3 %. Then every mode once more at the same rate, 0.8 of `fused`'s goodput, for
+the tails. The TTFT bound is 1 s and what the prompt's uncached tokens add.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import machine
+from benchmarks.engine import results
+
+from drift_engine import wire
+from drift_engine.bench import shaping, traces
+from drift_engine.bench.results import Slo, Workload
+from drift_engine.simulation.studies import Study
+
+MODES = tuple(mode for mode in wire.Mode if mode is not wire.Mode.OVERLAP)
+EQUAL_LOAD = 0.8
+ATTAINMENT = 0.95
+TTFT_MS = 1000.0
+
+
+class Workbook(NamedTuple):
+    """A trace: its first requests, and the sweep's first rate for an 8B model on one GPU."""
+
+    file: str
+    requests: int
+    rate_rps: float
+
+
+WORKBOOKS = {
+    "mooncake conversation": Workbook("mooncake_conversation_first_1200s.jsonl.gz", 400, 0.5),
+    "mooncake synthetic": Workbook("mooncake_synthetic.jsonl.gz", 400, 0.5),
+    "azure conversation": Workbook("azure2023_conversation.csv.gz", 1500, 10.0),
+}
+
+
+class Node(NamedTuple):
+    model: str
+    gpus: int
+    ttft_per_token_ms: float  # four times what a token takes alone
+    speed: float  # over the 8B model's
+
+
+NODES = (
+    Node("llama-8b", 1, 0.1, 1.0),
+    Node("llama-34b", 1, 0.4, 0.22),
+    Node("llama-70b", 2, 0.4, 0.22),
+)
+
+
+class Cell(NamedTuple):
+    folder: Path
+    node: Node
+    trace: str
+    tbt_ms: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.node.model}, {self.trace}, TBT {self.tbt_ms:g} ms"
+
+
+def measure(cell: Cell) -> tuple[str, dict[str, Any]]:
+    studies = {mode: study(cell, mode) for mode in MODES}
+    found: dict[str, Any] = {}
+    goodputs: dict[wire.Mode, float] = {}
+    for mode, one in studies.items():
+        result = one.sweep().result
+        assert result.sweep is not None
+        goodputs[mode] = result.sweep.goodput_rps or 0.0
+        found[mode] = {"goodput_rps": goodputs[mode]}
+    rate_rps = EQUAL_LOAD * goodputs[wire.Mode.FUSED]
+    for mode, one in studies.items():
+        if not rate_rps:
+            break
+        result = one.run(rate_rps / one.rate_rps).result
+        found[mode] |= {
+            "attainment": result.attainment,
+            "ttft_ms_p50": result.ttft_ms.p50,
+            "ttft_ms_p99": result.ttft_ms.p99,
+            "tbt_ms_p99": result.tbt_ms.p99,
+            "tpot_ms_p50": result.tpot_ms.p50,
+        }
+    return cell.name, {"equal_load_rps": rate_rps, "modes": found}
+
+
+def study(cell: Cell, mode: wire.Mode) -> Study:
+    book, node = WORKBOOKS[cell.trace], cell.node
+    trace = traces.read(cell.folder / book.file)
+    arrivals = shaping.shape(trace, shaping.Shape(requests=book.requests, spread=True))
+    first_rps = len(arrivals) / (arrivals[-1].at_s - arrivals[0].at_s)
+    arrivals = shaping.shape(
+        trace,
+        shaping.Shape(requests=book.requests, spread=True, rate_scale=book.rate_rps * node.speed / first_rps),
+    )
+    return Study(
+        arrivals=arrivals,
+        workload=Workload(trace=trace.name, format=trace.format),
+        slo=Slo(
+            ttft_ms=TTFT_MS,
+            ttft_per_token_ms=node.ttft_per_token_ms,
+            tbt_ms=cell.tbt_ms,
+            attainment_target=ATTAINMENT,
+        ),
+        model=node.model,
+        hardware="h200",
+        gpus=node.gpus,
+        mode=mode,
+    )
+
+
+def run(cells: Sequence[Cell], processes: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for name, outcome in pool.imap_unordered(measure, cells):
+            found[name] = outcome
+            best = max(mode["goodput_rps"] for mode in outcome["modes"].values())
+            shares = {
+                mode: round(of["goodput_rps"] / best, 3) for mode, of in outcome["modes"].items() if best
+            }
+            print(name, f"best {best:.3g}/s", shares, flush=True)
+    return {cell.name: found[cell.name] for cell in cells}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--traces", type=Path, required=True, help="folder with the recorded traces")
+    parser.add_argument("--models", default=",".join(node.model for node in NODES))
+    parser.add_argument("--tbt", default="15,25,50,100", help="targets in ms")
+    parser.add_argument("--only", default=",".join(WORKBOOKS), help="traces")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    cells = [
+        Cell(arguments.traces, node, trace, float(tbt_ms))
+        for node in NODES
+        if node.model in arguments.models.split(",")
+        for trace in arguments.only.split(",")
+        for tbt_ms in arguments.tbt.split(",")
+    ]
+    results.write(
+        {
+            "benchmark": "simulation/modes",
+            "machine": machine.describe(),
+            "attainment": ATTAINMENT,
+            "ttft_ms": TTFT_MS,
+            "cells": run(cells, arguments.processes),
+        },
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
