@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,15 +19,9 @@ from shuffled_device import DiceClock, Erratic, ShuffledDevice
 
 VOCAB = 200  # ids below every special token of the test checkpoints
 
+model = core_harness.model
+
 Request = tuple[str, list[int], wire.Sampling]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Transformer, Path]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield core_harness.tiny_model(tmp_path_factory.mktemp("models"))
-    torch.set_num_threads(threads)
 
 
 class Shuffled(Harness):
