@@ -79,6 +79,8 @@ class Harness:
         make_device: Callable[[Runner, Clock], Device] = _cpu_device,
         clock: Clock | None = None,
         latency: Learned | None = None,
+        slack: wire.Slack = wire.Slack.STRICT,
+        min_dwell_s: float = 0.0,
     ) -> None:
         config = model.config
         clock = clock or MonotonicClock()
@@ -100,6 +102,8 @@ class Harness:
                 eos_token_ids=frozenset(config.eos_token_ids),
                 layers=config.num_layers,
                 kept_spans=10_000,
+                slack=slack,
+                min_dwell_s=min_dwell_s,
             ),
             wire.Targets(400.0, 0.0, 80.0),
             latency or LatencyModel(),

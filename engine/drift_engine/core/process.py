@@ -36,6 +36,7 @@ from drift_engine.models.config import ModelConfig
 from drift_engine.models.kv_store import KvStore
 from drift_engine.models.transformer import Transformer
 from drift_engine.options import NodeOptions
+from drift_engine.scheduling import batch_table, splits
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +110,15 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     kv = KvStore.allocate(model_config, config.kv_pages, config.page_tokens, torch_device, dtype)
     grammars = Grammars(model_path, model_config.vocab_size, model_config.eos_token_ids)
     device = _device(config, model, kv, meter, usage)
-    if config.mode is wire.Mode.MUX and not device.splits:
+    legal = splits.usable(config.mode, device.splits, device.whole.sms)
+    if splits.needed(config.mode) and not legal:
         device.close()
-        raise OptionsError(
-            f"mode: mux needs a device that can be split, which {_unsplit(config)} cannot; take auto or fused"
-        )
+        raise OptionsError(_unsplit(config))
+    try:
+        batch_table.read(options.batch_table, legal)
+    except ValueError as error:
+        device.close()
+        raise OptionsError(str(error)) from error
     latency, keep = _learned(options, device, config, model_config, channel)
     core = Core(
         device,
@@ -129,6 +134,10 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
             eos_token_ids=frozenset(model_config.eos_token_ids),
             layers=model_config.num_layers,
             kept_spans=timelines.KEPT_SPANS if options.timeline_file is not None else 0,
+            slack=options.slack,
+            min_dwell_s=options.min_dwell_s,
+            batch_table=options.batch_table,
+            batch_table_context_tokens=options.batch_table_context_tokens,
         ),
         options.slo.targets,
         latency,
@@ -148,7 +157,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         kv_bytes=config.kv_pages * KvStore.bytes_per_page(model_config, config.page_tokens, dtype),
         mode=config.mode,
         load_s=time.monotonic() - start_s,
-        splits=tuple(device.splits),
+        splits=legal,
     )
     return Started(core, device, ready, keep)
 
@@ -200,9 +209,14 @@ def _write_timeline(path: Path, core: Core) -> None:
 
 
 def _unsplit(config: resolving.CoreConfig) -> str:
+    """Why the mode cannot be served on this device."""
     if config.device == "cuda":
-        return "a GPU in this version"
-    return f"a CPU with {config.threads} thread{'s' * (config.threads > 1)} on {os.cpu_count()} core(s)"
+        device = "a GPU in this version"
+    else:
+        device = f"a CPU with {config.threads} thread{'s' * (config.threads > 1)} on {os.cpu_count()} core(s)"
+    wanted = "offers two lanes over all of it" if config.mode is wire.Mode.OVERLAP else "can be split"
+    verb = "does not" if config.mode is wire.Mode.OVERLAP else "cannot"
+    return f"mode: {config.mode} needs a device that {wanted}, which {device} {verb}; take auto or fused"
 
 
 def _hardware(device: torch.device) -> str:
