@@ -123,12 +123,17 @@ class Arrivals:
 
     def __init__(self, clock: Clock, submits: Sequence[wire.Submit]) -> None:
         self._clock, self._coming = clock, sorted(submits, key=lambda s: s.arrival_s)
+        self._cancelled: list[wire.ToCore] = []
         self.told: list[tuple[float, wire.Output]] = []
+        self.ended = 0
+
+    def cancel(self, request_id: str) -> None:
+        self._cancelled.append(wire.Cancel(request_id))
 
     def receive(self, timeout_s: float) -> list[wire.ToCore]:
         if timeout_s and self._coming:
             self._clock.time_s = max(self._clock.time_s, self._coming[0].arrival_s)
-        found: list[wire.ToCore] = []
+        found, self._cancelled = self._cancelled, []
         while self._coming and self._coming[0].arrival_s <= self._clock.time_s:
             found.append(self._coming.pop(0))
         return found
@@ -136,6 +141,7 @@ class Arrivals:
     def send(self, message: wire.FromCore) -> None:
         if isinstance(message, wire.Step):
             self.told += [(self._clock.time_s, output) for output in message.outputs]
+            self.ended += sum(output.finish is not None for output in message.outputs)
 
     def flush(self) -> None:
         pass
@@ -183,12 +189,13 @@ class VirtualCore:
     def run(self, *, max_steps: int = 100_000) -> dict[str, list[float]]:
         """The times of each request's tokens; fails the test when the requests do not end."""
         for _ in range(max_steps):
-            ended = sum(output.finish is not None for _, output in self.channel.told)
-            if ended == len(self.submits):
+            if self.channel.ended == len(self.submits):
                 break
             self.core.step()
         else:
-            raise AssertionError(f"{ended} of {len(self.submits)} requests ended within {max_steps} steps")
+            raise AssertionError(
+                f"{self.channel.ended} of {len(self.submits)} requests ended within {max_steps} steps"
+            )
         times: dict[str, list[float]] = {submit.request_id: [] for submit in self.submits}
         for time_s, output in self.channel.told:
             times[output.request_id] += [time_s] * len(output.token_ids)
