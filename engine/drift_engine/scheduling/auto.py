@@ -29,18 +29,27 @@ def plan(state: State, room: Room, latency: Predictions, now_s: float) -> Plan:
     if not lanes.splits:
         return fused.plan(state, room, latency, now_s)
     both = room.decoding and (state.waiting or len(room.decoding) < len(room.running))
-    free = not lanes.cuts and lanes.flight is None
-    if free and both and _choose(state, room, latency, now_s) is wire.Mode.FUSED:
-        return fused.plan(state, room, latency, now_s)
+    if both and not lanes.cuts and lanes.flight is None:
+        pieces = fused.pending(state, room)
+        chunk_tokens = fused.find_budget_tokens(state, room, pieces, latency, now_s)
+        if _choose(state, room, pieces, chunk_tokens, latency, now_s) is wire.Mode.FUSED:
+            return fused.plan(state, room, latency, now_s, chunk_tokens)
     return two_lanes.plan(MUX, state, room, latency, now_s)
 
 
-def _choose(state: State, room: Room, latency: Predictions, now_s: float) -> wire.Mode:
+def _choose(
+    state: State,
+    room: Room,
+    pieces: fused.Pieces,
+    chunk_tokens: int,
+    latency: Predictions,
+    now_s: float,
+) -> wire.Mode:
     allowed_s = slack.allowed_s(room.decoding, now_s, pressed=state.pressed)
-    pieces = fused.pending(state, room)
     prefill = Load.prefill(pieces)
     in_mux = _mux_s(state, room.decode, allowed_s, prefill, latency, now_s)
-    in_fused = _fused_s(state, room.decode, allowed_s, pieces, prefill, latency)
+    reused = pieces[0][1]
+    in_fused = _fused_s(state.lanes.sms, room.decode, allowed_s, chunk_tokens, reused, prefill, latency)
     if in_mux is None or in_fused is None:
         return wire.Mode.MUX  # nothing is known yet: what runs first tells
     if state.lanes.mode is wire.Mode.MUX:
@@ -61,27 +70,20 @@ def _mux_s(
 
 
 def _fused_s(
-    state: State,
+    sms: int,
     decode: Load,
     allowed_s: float,
-    pieces: fused.Pieces,
+    chunk_tokens: int,
+    reused_tokens: int,
     prefill: Load,
     latency: Predictions,
 ) -> float | None:
     """Until the prefill is done in chunks beside decode rows; longer by as much as decode misses its time."""
-    limits, sms = state.limits, state.lanes.sms
-    if limits.chunk_tokens is not None:
-        chunk: int | None = max(1, limits.chunk_tokens - decode.decode_rows)
-    else:
-        ceiling = limits.max_step_tokens - decode.decode_rows
-        chunk = fused.largest_chunk_tokens(decode, pieces, allowed_s, ceiling, sms, latency)
-    if chunk is None:
-        return None
-    full, rest = divmod(prefill.new_tokens, chunk)
-    # behind the first one's reuse and half of a prompt's own chunks, on average
-    reused = pieces[0][1] + prefill.new_tokens // prefill.prefill_rows // 2
+    full, rest = divmod(prefill.new_tokens, chunk_tokens)
+    # behind what the first prompt reuses and half of a prompt's own chunks, on average
+    reused = reused_tokens + prefill.new_tokens // prefill.prefill_rows // 2
     total_s, longest_s = 0.0, 0.0
-    for count, tokens in ((full, chunk), (1, rest)):
+    for count, tokens in ((full, chunk_tokens), (1, rest)):
         if count and tokens:
             step_s = latency.pass_s(decode + Load.prefill([(tokens, reused)]), sms)
             if step_s is None:

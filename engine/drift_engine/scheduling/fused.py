@@ -31,9 +31,16 @@ Pieces = Sequence[tuple[int, int]]
 """New and reused tokens of each prompt that is prefilled next, in order."""
 
 
-def plan(state: State, room: Room, latency: Predictions, now_s: float) -> Plan:
-    """Decode rows always; the rest of the pass's budget goes to prefills in order of admission."""
-    admitted, chunks = admission.prefill(state, room, _budget_tokens(state, room, latency, now_s))
+def plan(
+    state: State, room: Room, latency: Predictions, now_s: float, budget_tokens: int | None = None
+) -> Plan:
+    """Decode rows always; the rest of the pass's budget goes to prefills in order of admission.
+
+    `budget_tokens` is the budget where it is known already.
+    """
+    if budget_tokens is None:
+        budget_tokens = find_budget_tokens(state, room, pending(state, room), latency, now_s)
+    admitted, chunks = admission.prefill(state, room, budget_tokens)
     return Plan(
         wire.Mode.FUSED,
         preempt=room.preempted,
@@ -97,15 +104,14 @@ def _beside(decode: Load, pieces: Pieces, tokens: int) -> Load:
     return Load(decode.decode_rows, decode.decode_context_tokens, new_tokens, squared, reusing, rows)
 
 
-def _budget_tokens(state: State, room: Room, latency: Predictions, now_s: float) -> int:
-    """Prefill tokens of the next pass: the largest chunk that the decode rows allow."""
+def find_budget_tokens(state: State, room: Room, pieces: Pieces, latency: Predictions, now_s: float) -> int:
+    """Prefill tokens of the next pass: the largest chunk of `pieces` that the decode rows allow."""
     limits, rows = state.limits, len(room.decoding)
     ceiling = limits.max_step_tokens - rows
     if limits.chunk_tokens is not None:
         return max(1, min(limits.chunk_tokens - rows, ceiling))
     if not rows:
         return ceiling
-    pieces = pending(state, room)
     if not pieces:
         return 0
     allowed_s = slack.allowed_s(room.decoding, now_s, pressed=state.pressed)
