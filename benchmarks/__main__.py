@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-ENGINE = ("cache", "overhead", "throughput", "serving", "reuse", "startup", "modes", "memory")
+ENGINE = ("cache", "overhead", "throughput", "serving", "reuse", "startup", "modes", "planner", "memory")
 
 
 def main() -> int:

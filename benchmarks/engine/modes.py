@@ -15,6 +15,7 @@ import gc
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,13 @@ def _moment(core: local_core.LocalCore) -> dict[str, float]:
     }
 
 
-def compare(model: Path, targets_ms: list[float], rounds: int) -> dict[str, Any]:
+def compare(model: Path, targets_ms: list[float], rounds: int, modes: Sequence[wire.Mode]) -> dict[str, Any]:
     """By TBT target and mode."""
     cells: dict[str, Any] = {}
     for target_ms in targets_ms:
-        runs: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+        runs: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
         for _ in range(rounds):
-            for mode in MODES:
+            for mode in modes:
                 runs[mode].append(measure(model, mode, target_ms))
         cells[f"tbt {target_ms:g} ms"] = {
             mode: {key: results.median([run[key] for run in found]) for key in found[0]}
@@ -113,18 +114,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--modes", type=wire.Mode, nargs="+", default=MODES)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result: dict[str, Any] = {
         "benchmark": "engine/modes",
         "machine": machine.describe(),
         "rounds": arguments.rounds,
-        "drift-tiny": compare(drift_tiny.checkpoint_path(), [15, 40], arguments.rounds),
+        "drift-tiny": compare(drift_tiny.checkpoint_path(), [15, 40], arguments.rounds, arguments.modes),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = shapes.write(Path(folder), shapes.build(shapes.LLAMA_120M))
         gc.collect()
-        result["llama 117M, float32"] = compare(path, [100, 150, 250], arguments.rounds)
+        result["llama 117M, float32"] = compare(path, [100, 150, 250], arguments.rounds, arguments.modes)
     results.write(result, arguments.json)
 
 

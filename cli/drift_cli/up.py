@@ -29,6 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-f", "--file", type=Path, help="a DriftService in YAML (default: the embedded model drift-tiny)"
     )
     parser.add_argument("--model", help="another model for the same promise: a folder, hf://OWNER/NAME, ...")
+    parser.add_argument("--mode", help="another spec.multiplexing.mode: mux, fused, muxwise, ...")
+    parser.add_argument("--slack", help="another spec.multiplexing.slack: strict or chain")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument(
@@ -41,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    service = service_of(args.file, args.model)
+    service = local.with_sharing(service_of(args.file, args.model), mode=args.mode, slack=args.slack)
     if importlib.util.find_spec("torch") is None:
         raise LocalError("the engine is not installed; install it with: pip install 'drift-serve[engine]'")
     node = local.plan(

@@ -63,6 +63,15 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix_cache: bool = True
 
     mode: wire.Mode = wire.Mode.AUTO
+    slack: wire.Slack = wire.Slack.STRICT
+    """What early tokens buy: nothing, or time for a longer step."""
+    min_dwell_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 0.1
+    """How long a split stands before decode gets fewer SMs. A change costs less than a millisecond (one layer that is
+    under way); the default is a few decode steps, in which the prediction that asked for it has been tried."""
+    batch_table: str = ""
+    """For mode batch-table: ROWS:DECODE_SMS,... as in 1:16,8:32; empty: tuned with the latency model."""
+    batch_table_context_tokens: Positive = 1024
+    """The context of a decode row for which that table is tuned."""
     max_running: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     """Requests that decode at the same time."""
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 512

@@ -29,7 +29,19 @@ class Mode(enum.StrEnum):
     AUTO = "auto"  # whichever of the next two serves the present load better
     MUX = "mux"  # decode on one part of the device, prefill by layers on the other
     FUSED = "fused"  # decode rows and prefill chunks in one pass
+    OVERLAP = "overlap"  # as mux, on two lanes that share all of the device
     PREFILL_FIRST = "prefill-first"  # baseline: whole prompts before any decode
+    BATCH_TABLE = "batch-table"  # baseline: SGLang's split by the number of decode rows
+    MUXWISE = "muxwise"  # baseline: MuxWise's policy
+    SOLO_PREFILL = "solo-prefill"  # baseline: whole prompts before any decode, one at a time
+    SOLO_DECODE = "solo-decode"  # baseline: no prefill while anything decodes
+
+
+class Slack(enum.StrEnum):
+    """When a token is late."""
+
+    STRICT = "strict"  # later than one TBT target after the last one
+    CHAIN = "chain"  # the k-th after the first: later than k targets after it, within a bound
 
 
 class Split(msgspec.Struct, frozen=True):

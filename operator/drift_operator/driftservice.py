@@ -141,6 +141,9 @@ class Multiplexing(Document):
         "disaggregated",
     ] = "auto"
     """auto lets the planner choose per interval; every other value forces one way, for comparison."""
+    slack: Literal["strict", "chain"] = "strict"
+    """When a token is late: strict, later than slo.tbt after the last one; chain, the k-th later than k times that
+    after the first, so that early tokens buy time for a longer step."""
     decode_sms: DecodeSms | None = Field(default=None, alias="decodeSMs")
     """Bounds and start of the split; the planner's own where left out."""
     update_interval: Annotated[Duration, Between("100ms", "10m")] = "1s"

@@ -40,6 +40,7 @@ SETTLED_BY_FIELD = {
     "served_model_name": "spec.model.name",
     "device": "spec.engine.device",
     "mode": "spec.multiplexing.mode",
+    "slack": "spec.multiplexing.slack",
     "slo": "spec.slo",
     "max_waiting": "spec.routing.overload.maxQueuePerNode",
     "drain_timeout_s": "spec.rollout.drainTimeout",
@@ -84,6 +85,16 @@ def with_model(service: DriftService, model: str) -> DriftService:
     return manifests.parse(document)
 
 
+def with_sharing(service: DriftService, *, mode: str | None, slack: str | None) -> DriftService:
+    """The same service with another `multiplexing.mode` or `slack`; None leaves what it says."""
+    asked = {name: value for name, value in (("mode", mode), ("slack", slack)) if value is not None}
+    if not asked:
+        return service
+    document = service.model_dump(by_alias=True, exclude_none=True)
+    document["spec"]["multiplexing"] |= asked
+    return manifests.parse(document)
+
+
 def plan(
     service: DriftService,
     *,
@@ -113,6 +124,7 @@ def plan(
             api_key_sha256=tuple(_key_hashes(environ)) if spec.auth else (),
             device=spec.engine.device,
             mode=wire.Mode(spec.multiplexing.mode),
+            slack=wire.Slack(spec.multiplexing.slack),
             max_waiting=spec.routing.overload.max_queue_per_node,
             slo=SloOptions(
                 ttft_ms=float(spec.slo.ttft.target_ms),

@@ -173,3 +173,10 @@ def test_keys_are_asked_for_in_the_printed_call(tmp_path: Path) -> None:
         text = read_until(process, "Ctrl-C stops it.")
     assert '-H "Authorization: Bearer $DRIFT_API_KEY"' in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize(("option", "word"), [("mode", "muxwize"), ("slack", "lenient")])
+def test_a_way_to_share_that_is_none(option: str, word: str) -> None:
+    with started(f"--{option}", word) as process:
+        assert rest(process).startswith(f'spec.multiplexing.{option}: "{word}" is not one of ')
+    assert process.returncode == 1

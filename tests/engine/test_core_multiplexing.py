@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,15 +19,9 @@ from shuffled_device import DiceClock, Erratic, ShuffledDevice
 
 VOCAB = 200  # ids below every special token of the test checkpoints
 
+model = core_harness.model
+
 Request = tuple[str, list[int], wire.Sampling]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Transformer, Path]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield core_harness.tiny_model(tmp_path_factory.mktemp("models"))
-    torch.set_num_threads(threads)
 
 
 class Shuffled(Harness):
@@ -77,10 +69,12 @@ def workloads(draw: st.DrawFn) -> list[tuple[Request, int, int | None]]:
     return requests
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     workload=workloads(),
     mode=st.sampled_from([*wire.Mode]),
+    slack=st.sampled_from([*wire.Slack]),
+    min_dwell_s=st.sampled_from([0.0, 0.05]),
     lookahead_steps=st.sampled_from([1, 5]),
     pages=st.sampled_from([17, 24, 64]),
     max_step_tokens=st.sampled_from([9, 16, 256]),
@@ -91,6 +85,8 @@ def test_tokens_are_those_of_a_lone_run_for_any_schedule(
     model: tuple[Transformer, Path],
     workload: list[tuple[Request, int, int | None]],
     mode: wire.Mode,
+    slack: wire.Slack,
+    min_dwell_s: float,
     lookahead_steps: int,
     pages: int,
     max_step_tokens: int,
@@ -103,6 +99,8 @@ def test_tokens_are_those_of_a_lone_run_for_any_schedule(
         seed,
         lookahead_steps=lookahead_steps,
         mode=mode,
+        slack=slack,
+        min_dwell_s=min_dwell_s,
         pages=pages,
         max_step_tokens=max_step_tokens,
         prefix=prefix,
@@ -160,7 +158,21 @@ def test_a_cancelled_prefill_ends_with_the_layers_that_were_launched(
         assert not harness.shuffled.queued
 
 
-@pytest.mark.parametrize("mode", [wire.Mode.MUX, wire.Mode.AUTO])
+def test_lanes_that_overlap_are_used_by_their_mode_only(model: tuple[Transformer, Path]) -> None:
+    whole = wire.Split(4, 4)
+    for mode, allowed in ((wire.Mode.OVERLAP, True), (wire.Mode.MUX, False), (wire.Mode.BATCH_TABLE, False)):
+        with Shuffled(*model, 5, mode=mode, pages=256) as harness:
+            for index in range(6):
+                harness.submit(f"r{index}", list(range(index, index + 40)), core_harness.greedy(20))
+                for _ in range(10):
+                    harness.step()
+            harness.run()
+            assert harness.shuffled.used
+            assert (harness.shuffled.used == {whole}) is allowed
+            assert (whole in harness.shuffled.used) is allowed
+
+
+@pytest.mark.parametrize("mode", [wire.Mode.MUX, wire.Mode.AUTO, wire.Mode.MUXWISE, wire.Mode.BATCH_TABLE])
 def test_lanes_of_threads_give_the_same_tokens(model: tuple[Transformer, Path], mode: wire.Mode) -> None:
     requests = [(f"r{i}", list(range(i, i + 30 + 7 * i)), core_harness.greedy(16)) for i in range(6)]
     expected = core_harness.alone(*model, requests)

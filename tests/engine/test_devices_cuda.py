@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +28,10 @@ from drift_engine.models.kv_store import KvStore
 from drift_engine.models.transformer import Transformer
 
 CPU = torch.device("cpu")
+
+model = core_harness.model
 PAGES, PAGE_TOKENS = 64, 4
 VOCAB = 200  # ids below every special token of the test checkpoints
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Transformer, Path]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield core_harness.tiny_model(tmp_path_factory.mktemp("models"))
-    torch.set_num_threads(threads)
 
 
 def draw(history: list[int], **sampling: float) -> Draw:

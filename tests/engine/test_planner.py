@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,88 +11,9 @@ from hypothesis import strategies as st
 from drift_engine import wire
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import fused, order, planner
-from drift_engine.scheduling.order import Urgency
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import Cut, Flight, Lanes, Limits, Memory, Running, State, Waiting
-
-PAGE_TOKENS = 4
-LAYERS = 10
-SPLITS = tuple(wire.Split(sms, 8 - sms) for sms in range(1, 8))
-
-
-class Speeds:
-    """On one SM a decode step takes `decode_s` and `row_s` per row, a prefill `token_s` per token; s SMs take 1/s of
-    the prefill's time, and of the decode step's until `saturated` SMs. Nothing is slower beside a neighbour."""
-
-    def __init__(self, decode_s: float, token_s: float, *, row_s: float = 0.0, saturated: int = 1) -> None:
-        self._decode_s, self._row_s, self._token_s, self._saturated = decode_s, row_s, token_s, saturated
-
-    def pass_s(self, load: Load, sms: int) -> float | None:
-        decode_s = self._decode_s + self._row_s * load.decode_rows if load.decode_rows else 0.0
-        return decode_s / min(sms, self._saturated) + load.new_tokens * self._token_s / sms
-
-    def beside_s(self, load: Load, sms: int, neighbour: Load) -> float | None:
-        return self.pass_s(load, sms)
-
-
-class Unknown:
-    def pass_s(self, load: Load, sms: int) -> float | None:
-        return None
-
-    def beside_s(self, load: Load, sms: int, neighbour: Load) -> float | None:
-        return None
-
-
-def state(
-    *,
-    waiting: tuple[Waiting, ...] = (),
-    running: tuple[Running, ...] = (),
-    free: int = 100,
-    evictable: int = 0,
-    max_running: int = 8,
-    chunk_tokens: int | None = None,
-    max_step_tokens: int = 512,
-    lanes: Lanes | None = None,
-    in_flight: int = 0,
-) -> State:
-    total = free + evictable + sum(-(-r.computed_tokens // PAGE_TOKENS) for r in running)
-    return State(
-        waiting,
-        running,
-        Memory(PAGE_TOKENS, total, free, evictable),
-        Limits(max_running, chunk_tokens, max_step_tokens, LAYERS),
-        lanes or Lanes(1),
-        in_flight,
-    )
-
-
-def lanes(
-    *,
-    flight: Flight | None = None,
-    cut: Cut | None = None,
-    split: wire.Split | None = None,
-    mode: wire.Mode | None = None,
-) -> Lanes:
-    return Lanes(8, SPLITS, flight, (cut,) if cut is not None else (), split, mode)
-
-
-def new(
-    name: str,
-    tokens: int,
-    *,
-    cached: int = 0,
-    idle: int | None = None,
-    arrival_s: float = 0.0,
-    deadline_s: float = 0.4,
-    priority: int = 0,
-) -> Waiting:
-    """`idle` None: nobody else holds the cached pages."""
-    idle_pages = cached // PAGE_TOKENS if idle is None else idle
-    return Waiting(name, tokens, cached, idle_pages, arrival_s, deadline_s, priority)
-
-
-def decoding(name: str, context: int, *, arrival_s: float = 0.0, priority: int = 0) -> Running:
-    return Running(name, context, 1, arrival_s, 0.08, priority)
+from drift_engine.scheduling.views import Cut, Flight, Running, State
+from planner_pictures import LAYERS, SPLITS, Speeds, Unknown, decoding, lanes, new, state
 
 
 def test_fused_serves_decodes_and_a_chunk_in_one_pass() -> None:
@@ -193,6 +116,7 @@ def states(draw: st.DrawFn) -> State:
             draw(st.sampled_from([1, 1, 5, 40])),
             float(i),
             0.08,
+            draw(st.floats(-1.0, 1.0)),
             draw(st.integers(0, 2)),
         )
         for i in range(draw(st.integers(0, 6)))
@@ -292,7 +216,7 @@ def test_layers_that_are_queued_beyond_the_step_are_enough() -> None:
     load = Load.prefill([(350, 0)])  # 5 ms per layer on 7 SMs
     flight = Flight(Load.decode(4, 40), SPLITS[0], ends_s=0.010)
     for launched, expected in ((2, 0), (1, 1), (0, 2)):
-        cut = Cut(load, 0.4, SPLITS[0], LAYERS, launched=launched, done=0)
+        cut = Cut(load, 0.4, 1.6, SPLITS[0], LAYERS, launched=launched, done=0)
         plan = planner.plan(
             wire.Mode.MUX, state(lanes=lanes(flight=flight, cut=cut), in_flight=5), latency, 0.0
         )
@@ -338,7 +262,7 @@ def test_prompts_are_prefilled_together_as_long_as_that_is_more_efficient(
 
 
 def test_decode_goes_on_while_a_prefill_is_cut() -> None:
-    cut = Cut(Load.prefill([(300, 0)]), 0.4, SPLITS[2], LAYERS, launched=3, done=1)
+    cut = Cut(Load.prefill([(300, 0)]), 0.4, 1.6, SPLITS[2], LAYERS, launched=3, done=1)
     picture = state(running=(decoding("d", 9),), lanes=lanes(cut=cut, split=SPLITS[2]), in_flight=1)
     plan = planner.plan(wire.Mode.MUX, picture, Speeds(0.200, 0.001, saturated=8), 0.0)
     assert plan.decode == ("d",)
@@ -357,13 +281,13 @@ def test_auto_shares_in_space_for_tight_targets_and_in_time_for_loose_ones(
     target_ms: float, expected: wire.Mode
 ) -> None:
     # a decode step takes 20 ms on any part, so it leaves most of the device idle
-    row = Running("d", 9, 1, 0.0, target_ms / 1e3)
+    row = Running("d", 9, 1, 0.0, target_ms / 1e3, target_ms / 1e3)
     picture = state(waiting=(new("p", 2000),), running=(row,), max_step_tokens=2048, lanes=lanes(), free=1000)
     assert planner.plan(wire.Mode.AUTO, picture, Speeds(0.020, 0.002), 0.0).mode is expected
 
 
 def test_auto_keeps_to_its_mode_for_small_gains() -> None:
-    row = Running("d", 9, 1, 0.0, 0.2)
+    row = Running("d", 9, 1, 0.0, 0.2, 0.2)
     for mode in (wire.Mode.MUX, wire.Mode.FUSED):
         picture = state(
             waiting=(new("p", 2000),), running=(row,), max_step_tokens=2048, lanes=lanes(mode=mode), free=1000
@@ -377,21 +301,22 @@ def test_auto_is_fused_where_the_device_has_one_lane() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "deadline_s", "cut_deadline_s", "expected"),
+    ("tokens", "deadline_s", "cut_deadline_s", "cut_aged_s", "expected"),
     [
-        (100, 0.10, 1.0, ["p"]),  # short and late behind it: goes between two layers
-        (100, 0.60, 1.0, []),  # makes its target behind it
-        (100, 0.01, 1.0, []),  # does not make its target before it either
-        (1300, 0.40, 1.0, []),  # longer than what is left
-        (100, 0.10, 0.31, []),  # the one that is cut would miss its target
-        (100, 0.10, 0.20, ["p"]),  # the one that is cut misses its target anyway
+        (100, 0.10, 1.0, 9.0, ["p"]),  # short and late behind it: goes between two layers
+        (100, 0.60, 1.0, 9.0, []),  # makes its target behind it
+        (100, 0.01, 1.0, 9.0, []),  # does not make its target before it either
+        (1300, 0.40, 1.0, 9.0, []),  # longer than what is left
+        (100, 0.10, 0.31, 9.0, []),  # the one that is cut would miss its target
+        (100, 0.10, 0.20, 9.0, ["p"]),  # the one that is cut misses its target anyway
+        (100, 0.10, 0.20, 0.0, []),  # and has waited for so long that nobody goes before it
     ],
 )
 def test_a_prompt_that_would_be_late_goes_between_the_layers_of_a_long_one(
-    tokens: int, deadline_s: float, cut_deadline_s: float, expected: list[str]
+    tokens: int, deadline_s: float, cut_deadline_s: float, cut_aged_s: float, expected: list[str]
 ) -> None:
     # 400 ms on 8 SMs, of which 300 are left; 100 tokens take 25
-    cut = Cut(Load.prefill([(1600, 0)]), cut_deadline_s, None, 8, launched=2, done=2)
+    cut = Cut(Load.prefill([(1600, 0)]), cut_deadline_s, cut_aged_s, None, 8, launched=2, done=2)
     picture = state(
         waiting=(new("p", tokens, deadline_s=deadline_s),), free=1000, lanes=lanes(cut=cut), in_flight=1
     )
@@ -403,30 +328,53 @@ def test_a_prompt_that_would_be_late_goes_between_the_layers_of_a_long_one(
 # order ------------------------------------------------------------------------------------------------------
 
 
-def urgency(now_s: float, *, arrival_s: float, prefill_s: float, target_s: float = 0.4) -> Urgency:
-    return order.urgency(
-        priority=0, arrival_s=arrival_s, deadline_s=arrival_s + target_s, prefill_s=prefill_s, now_s=now_s
-    )
+class Placed(NamedTuple):
+    arrival_s: float
+    deadline_s: float
+    tokens: tuple[int, ...]
+    priority: int = 0
+
+
+def placed(arrival_s: float, tokens: int, *, target_s: float = 0.4, priority: int = 0) -> Placed:
+    return Placed(arrival_s, arrival_s + target_s, (0,) * tokens, priority)
 
 
 def test_who_has_to_start_soonest_is_first() -> None:
-    long, short = urgency(0.1, arrival_s=0.05, prefill_s=0.3), urgency(0.1, arrival_s=0.0, prefill_s=0.01)
-    assert long < short
+    long, short = placed(0.05, 300), placed(0.0, 10)
+    served, until_s = order.line([short, long], 1000.0, 0.1)
+    assert served == [long, short]
+    assert until_s == pytest.approx(0.15)
 
 
 def test_who_is_late_anyway_steps_back() -> None:
-    late, timely = urgency(0.3, arrival_s=0.0, prefill_s=0.2), urgency(0.3, arrival_s=0.2, prefill_s=0.2)
-    assert timely < late
+    late, timely = placed(0.0, 200), placed(0.2, 200)
+    assert order.line([late, timely], 1000.0, 0.3)[0] == [timely, late]
 
 
-@given(
-    late_s=st.floats(0.0, 10.0),
-    others=st.lists(st.tuples(st.floats(0.0, 5.0), st.floats(0.0, 0.4)), max_size=5),
+lines = st.lists(
+    st.builds(
+        placed,
+        st.floats(0.0, 5.0),
+        st.integers(1, 400),
+        target_s=st.floats(0.05, 1.0),
+        priority=st.integers(0, 1),
+    ),
+    max_size=8,
 )
-def test_nobody_steps_back_for_longer_than_the_ageing_bound(
-    late_s: float, others: list[tuple[float, float]]
-) -> None:
-    now_s = late_s + 0.4 * order.AGED_TARGETS
-    aged = urgency(now_s, arrival_s=0.0, prefill_s=0.3)
-    for arrival_s, prefill_s in others:
-        assert aged <= urgency(now_s, arrival_s=arrival_s, prefill_s=prefill_s)
+
+
+@given(waiting=lines, now_s=st.floats(5.0, 15.0))
+def test_nobody_goes_before_an_aged_request_that_came_earlier(waiting: list[Placed], now_s: float) -> None:
+    served, _ = order.line(waiting, 1000.0, now_s)
+    for index, aged in enumerate(served):
+        if now_s >= order.aged_s(aged.arrival_s, aged.deadline_s):
+            for other in served[:index]:
+                assert other.priority > aged.priority or other.arrival_s <= aged.arrival_s
+
+
+@given(waiting=lines, now_s=st.floats(0.0, 10.0), share=st.floats(0.0, 0.99))
+def test_the_order_holds_for_as_long_as_it_says(waiting: list[Placed], now_s: float, share: float) -> None:
+    served, until_s = order.line(waiting, 1000.0, now_s)
+    later_s = now_s + share * (min(until_s, 100.0) - now_s)
+    if later_s < until_s:
+        assert order.line(waiting, 1000.0, later_s)[0] == served

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import torch
 
 import random_checkpoints
@@ -78,6 +79,8 @@ class Harness:
         make_device: Callable[[Runner, Clock], Device] = _cpu_device,
         clock: Clock | None = None,
         latency: Learned | None = None,
+        slack: wire.Slack = wire.Slack.STRICT,
+        min_dwell_s: float = 0.0,
     ) -> None:
         config = model.config
         clock = clock or MonotonicClock()
@@ -99,6 +102,8 @@ class Harness:
                 eos_token_ids=frozenset(config.eos_token_ids),
                 layers=config.num_layers,
                 kept_spans=10_000,
+                slack=slack,
+                min_dwell_s=min_dwell_s,
             ),
             wire.Targets(400.0, 0.0, 80.0),
             latency or LatencyModel(),
@@ -159,6 +164,15 @@ class Harness:
         answer.stop_token = output.stop_token
         answer.cached_tokens = answer.cached_tokens or output.cached_tokens
         answer.error = output.error
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Transformer, Path]]:
+    """`tiny_model` on one thread. A test module that wants it says `model = core_harness.model`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tiny_model(tmp_path_factory.mktemp("models"))
+    torch.set_num_threads(threads)
 
 
 def tiny_model(folder: Path, family: str = "qwen3", **overrides: Any) -> tuple[Transformer, Path]:

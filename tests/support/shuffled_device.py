@@ -97,7 +97,7 @@ class ShuffledLane:
 
 
 class ShuffledDevice:
-    """`sms` SMs and every split of them."""
+    """`sms` SMs, every split of them, and two lanes that share them all."""
 
     def __init__(
         self, runner: Runner, clock: Clock, dice: random.Random, *, sms: int = 4, lookahead_steps: int = 1
@@ -108,7 +108,8 @@ class ShuffledDevice:
         self.queued: list[ShuffledEvent] = []
         self._dice = dice
         self.lookahead_steps = lookahead_steps
-        self.splits: Sequence[wire.Split] = tuple(wire.Split(count, sms - count) for count in range(1, sms))
+        disjoint = [wire.Split(count, sms - count) for count in range(1, sms)]
+        self.splits: Sequence[wire.Split] = (*disjoint, wire.Split(sms, sms))
         self.sharing = wire.Sharing.CORES
         self.sharing_reason = "the test's dice"
         self.whole = ShuffledLane(self, "whole", sms)

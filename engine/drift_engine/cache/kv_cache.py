@@ -46,6 +46,8 @@ class KvCache:
         """Tokens of opened sequences."""
         self.hit_tokens_total = 0
         """Those of them that were cached."""
+        self.version = 0
+        """Changes with whatever `match` could answer."""
         self.evicted_pages_total = 0
         """Cached pages given up for a reservation; flushed ones do not count."""
         self._free = list(range(pages - 1, -1, -1))
@@ -90,6 +92,7 @@ class KvCache:
         if not self.prefix:
             sequence.publish_at_tokens = sys.maxsize
         self._sequences.add(sequence)
+        self.version += 1
         self.queried_tokens_total += len(token_ids)
         self.hit_tokens_total += sequence.cached_tokens
         return sequence
@@ -153,6 +156,7 @@ class KvCache:
     def close(self, sequence: Sequence) -> None:
         """Ends a sequence: its private pages are free, its published ones stay cached until evicted."""
         self._sequences.remove(sequence)
+        self.version += 1
         tree, chain = self._tree, sequence.chain
         private = sequence.pages[len(chain) :]
         node = chain[-1] if chain else sequence.root
@@ -210,6 +214,7 @@ class KvCache:
         """`nodes` are one run of a chain: whatever is below a new node is new."""
         if not nodes or not self._tell:
             return
+        self.version += 1
         parent = nodes[0].parent
         assert parent is not None
         self._events.append(
@@ -222,6 +227,7 @@ class KvCache:
         )
 
     def _evict(self, count: int) -> None:
+        self.version += 1
         hashes: list[int] = []
         for _ in range(count):
             node = self._tree.evict()

@@ -67,6 +67,7 @@ class _Cut:
     advances: dict[str, int]
     load: Load
     deadline_s: float
+    aged_s: float
     split: wire.Split | None = None
     parts: list[_Part] = field(default_factory=list)
     done: int = 0
@@ -89,6 +90,7 @@ class Flights:
         self.spans: deque[Span] = deque(maxlen=kept_spans)
         """What ended last, on all lanes."""
         self._split: wire.Split | None = None
+        self._split_since_s = 0.0
         self._mode: wire.Mode | None = None
 
     def __len__(self) -> int:
@@ -102,10 +104,10 @@ class Flights:
         )
 
     @property
-    def requests(self) -> int:
-        """How many the lanes work on."""
-        passing = len(self._flight.advances) if self._flight is not None else 0
-        return passing + sum(len(cut.advances) for cut in self._cuts)
+    def requests(self) -> set[str]:
+        """Those that the lanes work on."""
+        found = set(self._flight.advances) if self._flight is not None else set()
+        return found.union(*[cut.advances for cut in self._cuts])
 
     @property
     def full(self) -> bool:
@@ -146,10 +148,19 @@ class Flights:
             splits,
             self._flight.view if self._flight is not None else None,
             tuple(
-                views.Cut(cut.load, cut.deadline_s, cut.split, cut.cut.layers, cut.cut.launched, cut.done)
+                views.Cut(
+                    cut.load,
+                    cut.deadline_s,
+                    cut.aged_s,
+                    cut.split,
+                    cut.cut.layers,
+                    cut.cut.launched,
+                    cut.done,
+                )
                 for cut in self._cuts
             ),
             self._split,
+            self._split_since_s,
             self._mode,
         )
 
@@ -183,7 +194,7 @@ class Flights:
             steps,
         )
 
-    def begin(self, rows: tuple[Row, ...], deadline_s: float) -> None:
+    def begin(self, rows: tuple[Row, ...], deadline_s: float, aged_s: float) -> None:
         """A prefill to be launched by layers; one that is cut already waits until it is done."""
         self._cuts.append(
             _Cut(
@@ -191,6 +202,7 @@ class Flights:
                 {row.request_id: len(row.token_ids) for row in rows},
                 load_of(rows),
                 deadline_s,
+                aged_s,
             )
         )
 
@@ -236,7 +248,8 @@ class Flights:
     def _lane(self, split: wire.Split | None, part: int) -> Lane:
         if split is None:
             return self._device.whole
-        self._split = split
+        if split != self._split:
+            self._split, self._split_since_s = split, self._device.clock.now_s()
         return self._device.lanes(split)[part]
 
     def _poll_flight(self) -> Ended | None:

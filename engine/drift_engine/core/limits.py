@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from drift_engine import wire
+
 
 @dataclass(frozen=True, slots=True)
 class CoreLimits:
@@ -16,3 +18,7 @@ class CoreLimits:
     eos_token_ids: frozenset[int]
     layers: int
     kept_spans: int = 0  # of the timeline
+    slack: wire.Slack = wire.Slack.STRICT
+    min_dwell_s: float = 0.0
+    batch_table: str = ""
+    batch_table_context_tokens: int = 1024

@@ -7,12 +7,13 @@ loop only carries out: it may be read as the list of what happens to a request, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from drift_engine import wire
 from drift_engine.cache import KvCache, OutOfPages
+from drift_engine.core import pictures
 from drift_engine.core.channel import Messages
 from drift_engine.core.flights import Ended, Flights
 from drift_engine.core.grammars import GrammarError, Grammars
@@ -20,7 +21,7 @@ from drift_engine.core.limits import CoreLimits
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Promise, Request
 from drift_engine.devices.base import Device, Drawn, Row
-from drift_engine.scheduling import planner, plans, views
+from drift_engine.scheduling import batch_table, order, planner, plans, sharing, splits, views
 from drift_engine.scheduling.predictions import Learned
 from drift_engine.timelines import Span
 
@@ -56,11 +57,23 @@ class Core:
         self._grammars = grammars
         self._mode = mode
         self._limits = limits
-        self._promise = Promise(targets)
+        self._promise = Promise(targets, limits.slack)
         self._bounds: wire.SetBounds | None = None
         self._latency = latency
         self._queues = Queues()
         self._flights = Flights(device, latency, limits.layers, limits.kept_spans)
+        self._legal = splits.usable(mode, device.splits, device.whole.sms)
+        self._planned_limits = views.Limits(
+            limits.max_running,
+            limits.chunk_tokens,
+            limits.max_step_tokens,
+            limits.layers,
+            device.lookahead_steps,
+            limits.min_dwell_s,
+        )
+        self._table: views.Table | None = None
+        self._table_for: tuple[tuple[wire.Split, ...], float] | None = None
+        self._pressed = False
         self._outputs: list[wire.Output] = []
         self._events_sequence = 1  # 0 means: before the first
         self._activity_s = dict.fromkeys(wire.Activity, 0.0)
@@ -120,6 +133,7 @@ class Core:
                     self._changed = True
                 case wire.SetTargets(targets):
                     self._promise.targets = targets
+                    self._queues.settle()
                 case wire.Shutdown():
                     self.stopping = True
 
@@ -140,14 +154,10 @@ class Core:
             except GrammarError as error:
                 self._refuse(message, f"grammar: {error}")
                 return
-        self._queues.enqueue(
-            Request(
-                message,
-                self._promise,
-                limits.eos_token_ids,
-                matcher,
-            )
-        )
+        marks: tuple[int, ...] = ()
+        if self._cache.prefix:
+            marks = sharing.marks(message.token_ids, message.salt, self._cache.page_tokens)
+        self._queues.enqueue(Request(message, self._promise, limits.eos_token_ids, matcher, marks))
         self._changed = True
 
     def _refuse(self, message: wire.Submit, error: str) -> None:
@@ -172,41 +182,23 @@ class Core:
         flights = self._flights
         if not len(self._queues) or flights.full:
             return plans.Plan(self._mode)
-        limits, cache = self._limits, self._cache
         now_s = self._device.clock.now_s()
-        places = limits.max_running - len(self._queues.running)
-        state = views.State(
-            waiting=tuple(
-                self._queues.candidates(
-                    self._line(now_s),
-                    min(places, 1)
-                    if flights.cutting
-                    else places,  # one may interrupt the prefill that is cut
-                    limits.max_step_tokens,
-                    cache.pages_free + cache.pages_evictable,
-                    lambda r: cache.match(r.tokens, r.submit.salt),
-                )
-            ),
-            running=tuple(
-                [
-                    request.running_view()
-                    for request_id, request in self._queues.running.items()
-                    if not len(flights) or request_id not in flights
-                ]
-            ),
-            memory=views.Memory(
-                cache.page_tokens, cache.pages_total, cache.pages_free, cache.pages_evictable
-            ),
-            limits=views.Limits(
-                limits.max_running,
-                limits.chunk_tokens,
-                limits.max_step_tokens,
-                limits.layers,
-                self._device.lookahead_steps,
-            ),
-            lanes=flights.view(self._splits(now_s)),
-            in_flight=flights.requests,
+        legal = self._splits(now_s)
+        rate = None
+        if self._mode not in order.FIRST_COME:
+            rate = self._latency.prefill_tokens_per_s(self._prefill_sms())
+        state = pictures.take(
+            self._queues,
+            self._cache,
+            self._planned_limits,
+            flights.view(legal),
+            flights.requests,
+            rate,
+            now_s,
+            pressed=self._pressed,
+            table=self._batch_table(legal),
         )
+        self._pressed = state.pressed
         return planner.plan(self._mode, state, self._latency, now_s)
 
     def _splits(self, now_s: float) -> tuple[wire.Split, ...]:
@@ -214,15 +206,29 @@ class Core:
         if self._bounds is not None and now_s >= self._bounds.until_s:
             self._bounds = None
             self._changed = True
-        bounds, splits = self._bounds, tuple(self._device.splits)
+        bounds = self._bounds
         if bounds is None:
-            return splits
-        return tuple(s for s in splits if bounds.decode_sms_min <= s.decode_sms <= bounds.decode_sms_max)
+            return self._legal
+        return tuple(s for s in self._legal if bounds.decode_sms_min <= s.decode_sms <= bounds.decode_sms_max)
 
-    def _line(self, now_s: float) -> Iterable[Request]:
-        if self._mode is wire.Mode.PREFILL_FIRST:  # the baseline is first come, first served
-            return self._queues.waiting
-        return self._queues.by_urgency(self._latency.prefill_tokens_per_s(self._prefill_sms()), now_s)
+    def _batch_table(self, legal: tuple[wire.Split, ...]) -> views.Table:
+        """Made again only when the targets or the legal splits changed, or when nothing was known yet."""
+        if self._mode is not wire.Mode.BATCH_TABLE:
+            return ()
+        made_for = (legal, self._promise.tbt_s)
+        if self._table is None or self._table_for != made_for:
+            limits, self._table_for = self._limits, made_for
+            if limits.batch_table:
+                self._table = batch_table.read(limits.batch_table, legal)
+            else:
+                self._table = batch_table.tuned(
+                    legal,
+                    limits.max_running,
+                    limits.batch_table_context_tokens,
+                    self._promise.tbt_s,
+                    self._latency,
+                )
+        return self._table or ()
 
     def _carry_out(self, plan: plans.Plan) -> None:
         flights = self._flights
@@ -234,7 +240,12 @@ class Core:
         prefill = self._rows([(chunk.request_id, chunk.tokens) for chunk in plan.prefill])
         begin = self._rows([(chunk.request_id, chunk.tokens) for chunk in plan.begin])
         if begin:
-            flights.begin(begin, min(self._queues.running[row.request_id].deadline_s for row in begin))
+            begun = [self._queues.running[row.request_id] for row in begin]
+            flights.begin(
+                begin,
+                min(request.deadline_s for request in begun),
+                min(order.aged_s(request.arrival_s, request.deadline_s) for request in begun),
+            )
         if decode or prefill:
             # A split whose prefill found no pages is none: the pass has the device to itself.
             split = plan.split if flights.cutting else None
@@ -258,12 +269,13 @@ class Core:
         """Back to its place in the line; its written pages stay cached for as long as nobody needs them."""
         self._queues.remove(request)
         self._give_back(request)
+        request.rest()
         self._queues.enqueue(request)
         self._stats = replace(self._stats, preemptions_total=self._stats.preemptions_total + 1)
 
     def _latest(self) -> Request:
         """Whom to preempt when no running request could move: shared pages were counted twice."""
-        return max(self._queues.running.values(), key=lambda r: (-r.submit.priority, r.submit.arrival_s))
+        return max(self._queues.running.values(), key=lambda r: (-r.priority, r.arrival_s))
 
     def _rows(self, wanted: list[tuple[str, int]], steps: int = 1) -> tuple[Row, ...]:
         rows = []
@@ -328,6 +340,7 @@ class Core:
                 finish, stop_token, error = wire.FinishReason.ABORTED, None, str(grammar_error)
             if finish is not None:
                 break
+        request.drew(taken, self._device.clock.now_s())
         logprobs = [one.logprobs for one in drawn[:taken] if one.logprobs is not None]
         self._outputs.append(
             wire.Output(

@@ -31,11 +31,9 @@ from drift_engine.models.config import ModelConfig
 from drift_engine.models.kv_store import KvStore
 from drift_engine.models.transformer import Transformer
 from drift_engine.options import NodeOptions
+from drift_engine.scheduling import splits
 
 log = logging.getLogger(__name__)
-
-SHARING_MODES = (wire.Mode.AUTO, wire.Mode.MUX)
-"""Those that may compute prefill and decode at the same time; for others a GPU's partitions would waste memory."""
 
 
 def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
@@ -67,12 +65,11 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     kv = KvStore.allocate(model_config, config.kv_pages, config.page_tokens, torch_device, dtype)
     grammars = Grammars(model_path, model_config.vocab_size, model_config.eos_token_ids)
     device = _device(config, model, kv, meter, usage)
-    if config.mode is wire.Mode.MUX and not device.splits:
+    try:
+        legal = resolving.legal_splits(options, device)
+    except OptionsError:
         device.close()
-        raise OptionsError(
-            f"mode: mux needs a device that can be split, which this one cannot ({device.sharing_reason}); "
-            "take auto or fused"
-        )
+        raise
     latency, keep = _learned(options, device, config, model_config, channel)
     core = Core(
         device,
@@ -88,6 +85,10 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
             eos_token_ids=frozenset(model_config.eos_token_ids),
             layers=model_config.num_layers,
             kept_spans=timelines.KEPT_SPANS if options.timeline_file is not None else 0,
+            slack=options.slack,
+            min_dwell_s=options.min_dwell_s,
+            batch_table=options.batch_table,
+            batch_table_context_tokens=options.batch_table_context_tokens,
         ),
         options.slo.targets,
         latency,
@@ -107,7 +108,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         kv_bytes=config.kv_pages * KvStore.bytes_per_page(model_config, config.page_tokens, dtype),
         mode=config.mode,
         load_s=time.monotonic() - start_s,
-        splits=tuple(device.splits),
+        splits=legal,
         sharing=device.sharing,
         sharing_reason=device.sharing_reason,
     )
@@ -136,11 +137,18 @@ def _device(
         return open_device(
             runner,
             clock,
-            sharing.best if config.mode in SHARING_MODES else sharing.alone,
+            _share(config.mode),
             max_running=config.max_running,
             max_context_tokens=config.max_model_len_tokens,
         )
     return CpuDevice(runner, clock, threads=config.threads, meter=meter, since=since)
+
+
+def _share(mode: wire.Mode) -> sharing.Share:
+    """How the mode wants its GPU; partitions that it would not use waste memory."""
+    if mode is wire.Mode.OVERLAP:
+        return sharing.overlapping
+    return sharing.best if mode is wire.Mode.AUTO or splits.needed(mode) else sharing.alone
 
 
 def _learned(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 from drift_engine.cache import Match
 from drift_engine.core.requests import Request
-from drift_engine.scheduling import views
-from drift_engine.scheduling.order import urgency
+from drift_engine.scheduling import order, views
 
 
 def _order(request: Request) -> tuple[int, float, str]:
-    return (-request.submit.priority, request.submit.arrival_s, request.request_id)
+    return (-request.priority, request.arrival_s, request.request_id)
 
 
 class Queues:
@@ -22,6 +22,9 @@ class Queues:
     def __init__(self) -> None:
         self.waiting: list[Request] = []
         self.running: dict[str, Request] = {}
+        self._line: Sequence[Request] = ()
+        self._line_tokens_per_s = 0.0
+        self._line_until_s = -math.inf  # until then it stays in this order, if nobody comes or goes
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running)
@@ -29,6 +32,7 @@ class Queues:
     def enqueue(self, request: Request) -> None:
         """Behind those of its priority that came earlier: a preempted request returns to its old place."""
         bisect.insort(self.waiting, request, key=_order)
+        self._line_until_s = -math.inf
 
     def find(self, request_id: str) -> Request | None:
         running = self.running.get(request_id)
@@ -39,46 +43,52 @@ class Queues:
     def admit(self, request_id: str) -> Request:
         index = next(i for i, r in enumerate(self.waiting) if r.request_id == request_id)
         request = self.waiting.pop(index)
+        self._line_until_s = -math.inf
         self.running[request_id] = request
         return request
 
     def remove(self, request: Request) -> None:
         if self.running.pop(request.request_id, None) is None:
             self.waiting.remove(request)
+            self._line_until_s = -math.inf
 
-    def by_urgency(self, tokens_per_s: float, now_s: float) -> Iterable[Request]:
-        """The waiting line in the order in which to serve it; reuse is not known yet and not taken off."""
-        if len(self.waiting) < 2:
+    def settle(self) -> None:
+        """The promise has changed."""
+        for request in (*self.waiting, *self.running.values()):
+            request.settle()
+        self._line_until_s = -math.inf
+
+    def line(self, tokens_per_s: float | None, now_s: float) -> Sequence[Request]:
+        """The waiting requests in the order in which to serve them; reuse is not known yet and not taken off.
+
+        Without a rate by arrival. The order is kept for as long as it holds: it is asked for at every decision.
+        """
+        if tokens_per_s is None or len(self.waiting) < 2:
             return self.waiting
-        return sorted(
-            self.waiting,
-            key=lambda r: urgency(
-                priority=r.submit.priority,
-                arrival_s=r.submit.arrival_s,
-                deadline_s=r.deadline_s,
-                prefill_s=len(r.tokens) / tokens_per_s if tokens_per_s else 0.0,
-                now_s=now_s,
-            ),
-        )
+        if tokens_per_s != self._line_tokens_per_s or now_s >= self._line_until_s:
+            self._line, self._line_until_s = order.line(self.waiting, tokens_per_s, now_s)
+            self._line_tokens_per_s = tokens_per_s
+        return self._line
 
     def candidates(
         self,
-        line: Iterable[Request],
+        line: Sequence[Request],
         free_places: int,
         max_tokens: int,
         max_pages: int,
         match: Callable[[Request], Match],
+        version: int,
     ) -> Iterator[views.Waiting]:
         """The head of the line: as much as a step could admit.
 
-        Matching a long prompt against the prefix cache is not free, so nobody behind the first who exceeds a
-        step's tokens or the available pages is looked at.
+        Matching a long prompt against the prefix cache, which is at `version`, is not free, so nobody behind the
+        first who exceeds a step's tokens or the available pages is looked at.
         """
         tokens = pages = 0
         for request in itertools.islice(line, max(0, free_places)):
             if tokens > max_tokens or pages > max_pages:
                 return
-            view = request.waiting_view(match(request))
+            view = request.waiting_view(match, version)
             tokens += view.tokens - view.cached_tokens
             pages += view.idle_pages
             yield view

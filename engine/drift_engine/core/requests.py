@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from drift_engine import wire
 from drift_engine.cache import Match, Sequence
 from drift_engine.core.grammars import Matcher
 from drift_engine.devices.base import Draw, Drawn
-from drift_engine.scheduling import views
+from drift_engine.scheduling import slack, views
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class Promise:
     """The node's targets; they may change while it serves."""
 
     targets: wire.Targets
+    slack: wire.Slack = wire.Slack.STRICT
 
     @property
     def tbt_s(self) -> float:
@@ -37,6 +39,15 @@ class Request:
     promise: Promise
     eos_token_ids: frozenset[int]
     matcher: Matcher | None = None
+    marks: tuple[int, ...] = ()  # of the prompt, by `scheduling.sharing`
+    request_id: str = field(init=False)
+    arrival_s: float = field(init=False)
+    priority: int = field(init=False)
+    deadline_s: float = field(
+        init=False
+    )  # of its first token; of a resumed request its arrival: long overdue
+    tbt_target_s: float = field(init=False)
+    due_s: float = field(init=False)  # of its next token
     tokens: list[int] = field(init=False)
     stop_ids: frozenset[int] = field(init=False)
     sequence: Sequence | None = None  # None while waiting
@@ -46,51 +57,87 @@ class Request:
     cancelled: bool = False
     prompt_tokens: int = field(init=False)
     drawn_tokens: int = 0
+    blind_tokens: int = field(init=False)  # that it may draw before anybody must look at them
+    last_s: float | None = None  # when the last token was drawn; None: none since it was admitted
+    chain_s: float = 0.0  # when the first of them was,
+    chain_tokens: int = 0  # and how many came after it
+    seen_version: int = -1  # of the prefix cache, in which the view of the waiting request was found
+    seen: views.Waiting | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.token_ids)
         self.prompt_tokens = len(self.tokens)
         own = frozenset(self.submit.sampling.stop_token_ids)
         self.stop_ids = own if self.submit.sampling.ignore_eos else own | self.eos_token_ids
+        self.request_id, self.priority = self.submit.request_id, self.submit.priority
+        self.arrival_s = self.submit.arrival_s
+        self.blind_tokens = self._blind_tokens()
+        self.settle()
 
-    @property
-    def request_id(self) -> str:
-        return self.submit.request_id
+    def settle(self) -> None:
+        """What follows from the promise, which may have changed, and from what the request has."""
+        own, promise = self.submit.slo, self.promise
+        self.tbt_target_s = promise.tbt_s if own.tbt_ms is None else own.tbt_ms / 1e3
+        self.deadline_s = self.arrival_s
+        if not self.drawn_tokens:
+            self.deadline_s += (
+                promise.ttft_s(self.prompt_tokens) if own.ttft_ms is None else own.ttft_ms / 1e3
+            )
+        self.due_s = self._due_s()
+        self.seen_version = -1
 
-    @property
-    def deadline_s(self) -> float:
-        """Of its next token while it waits: a resumed request's is long overdue."""
-        if self.drawn_tokens:
-            return self.submit.arrival_s
-        own_ms = self.submit.slo.ttft_ms
-        target_s = self.promise.ttft_s(self.prompt_tokens) if own_ms is None else own_ms / 1e3
-        return self.submit.arrival_s + target_s
+    def drew(self, tokens: int, now_s: float) -> None:
+        """So many tokens were drawn and told."""
+        if self.last_s is None:
+            self.chain_s, self.chain_tokens = now_s, -1
+        self.last_s = now_s
+        self.chain_tokens += tokens
+        self.blind_tokens = self._blind_tokens()
+        self.due_s = self._due_s()
 
-    @property
-    def tbt_target_s(self) -> float:
-        own_ms = self.submit.slo.tbt_ms
-        return self.promise.tbt_s if own_ms is None else own_ms / 1e3
+    def rest(self) -> None:
+        """Back in the line: its chain of tokens begins anew when it goes on."""
+        self.computed, self.last_s = 0, None
+        self.settle()
 
-    def waiting_view(self, cached: Match) -> views.Waiting:
-        return views.Waiting(
-            self.request_id,
-            len(self.tokens),
-            cached.tokens,
-            cached.idle_pages,
-            self.submit.arrival_s,
-            self.deadline_s,
-            self.submit.priority,
-        )
+    def waiting_view(self, match: Callable[[Request], Match], version: int) -> views.Waiting:
+        """`version` is the prefix cache's: as long as it stays, so does what is cached."""
+        if self.seen is None or self.seen_version != version:
+            cached = match(self)
+            self.seen_version = version
+            self.seen = views.Waiting(
+                self.request_id,
+                len(self.tokens),
+                cached.tokens,
+                cached.idle_pages,
+                self.arrival_s,
+                self.deadline_s,
+                self.priority,
+                self.marks,
+            )
+        return self.seen
 
     def running_view(self) -> views.Running:
         return views.Running(
             self.request_id,
             self.computed,
             len(self.tokens) - self.computed,
-            self.submit.arrival_s,
+            self.arrival_s,
             self.tbt_target_s,
-            self.submit.priority,
-            self._blind_tokens(),
+            self.due_s,
+            self.priority,
+            self.blind_tokens,
+        )
+
+    def _due_s(self) -> float:
+        if self.last_s is None:
+            return self.deadline_s
+        return slack.due_s(
+            self.promise.slack,
+            self.tbt_target_s,
+            last_s=self.last_s,
+            first_s=self.chain_s,
+            tokens_since_first=self.chain_tokens,
         )
 
     def _blind_tokens(self) -> int:

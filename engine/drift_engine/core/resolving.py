@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drift_engine import wire
+from drift_engine.devices.base import Device
 from drift_engine.errors import CapacityError, OptionsError
 from drift_engine.options import NodeOptions
+from drift_engine.scheduling import batch_table, splits
 
 AUTO_CONTEXTS = 2
 """A CPU node's KV cache holds this many requests of full length, unless memory is short: many chats and their reuse,
@@ -105,3 +107,20 @@ def resolve(
         max_step_tokens=max(MAX_STEP_TOKENS[device], options.max_running + 1),
         chunk_tokens=options.chunk_tokens,
     )
+
+
+def legal_splits(options: NodeOptions, device: Device) -> tuple[wire.Split, ...]:
+    """Those that the mode may take. Raises OptionsError where it needs one and there is none."""
+    mode = options.mode
+    legal = splits.usable(mode, device.splits, device.whole.sms)
+    if splits.needed(mode) and not legal:
+        wanted = "with two lanes over all of it" if mode is wire.Mode.OVERLAP else "that can be split"
+        raise OptionsError(
+            f"mode: {mode} needs a device {wanted}, which this one is not ({device.sharing_reason}); "
+            "take auto or fused"
+        )
+    try:
+        batch_table.read(options.batch_table, legal)
+    except ValueError as error:
+        raise OptionsError(str(error)) from error
+    return legal

@@ -10,35 +10,44 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from drift_engine.latency.loads import Load
+from drift_engine.scheduling import pressure
 from drift_engine.scheduling.plans import Chunk
 from drift_engine.scheduling.views import Memory, Running, State, Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What preemption left: the running requests that stay, and the pages that prefills may take."""
+    """What preemption left: the running requests that stay, those of them that decode, their load, and the pages that
+    prefills may take."""
 
     preempted: tuple[str, ...]
     running: tuple[Running, ...]
+    decoding: tuple[Running, ...]
+    decode: Load
     pages: int
-
-    @property
-    def decoding(self) -> tuple[Running, ...]:
-        return tuple(request for request in self.running if request.remaining_tokens == 1)
 
 
 def make_room(state: State) -> Room:
     """Preempts until every decode row's next token has a page, and a prefill that is alone can move."""
     memory = state.memory
     available = memory.pages_free + memory.pages_evictable
-    keep = list(state.running)
+    keep: Sequence[Running] = state.running
     preempted: list[str] = []
     while len(keep) > 1 and len(keep) > available and _pages_to_move(keep, memory) > available:
         victim = min(keep, key=lambda r: (r.priority, -r.arrival_s))
-        keep.remove(victim)
+        keep = [request for request in keep if request is not victim]
         preempted.append(victim.request_id)
         available += memory.pages(victim.computed_tokens)
-    return Room(tuple(preempted), tuple(keep), available - _decode_pages(keep, memory))
+    decoding = tuple([request for request in keep if request.remaining_tokens == 1])
+    context_tokens = sum([request.computed_tokens for request in decoding]) + len(decoding)
+    return Room(
+        tuple(preempted),
+        tuple(keep),
+        decoding,
+        Load.decode(len(decoding), context_tokens),
+        available - _decode_pages(decoding, memory),
+    )
 
 
 def prefill(state: State, room: Room, budget_tokens: int) -> tuple[tuple[str, ...], tuple[Chunk, ...]]:
@@ -49,9 +58,7 @@ def prefill(state: State, room: Room, budget_tokens: int) -> tuple[tuple[str, ..
     memory, available, budget = state.memory, room.pages, budget_tokens
     admitted: list[str] = []
     chunks: list[Chunk] = []
-    for running in room.running:
-        if running.remaining_tokens == 1:
-            continue
+    for running in prefilling(room):
         held = memory.pages(running.computed_tokens)
         fits = (held + max(available, 0)) * memory.page_tokens - running.computed_tokens
         tokens = min(running.remaining_tokens, budget, fits)
@@ -70,33 +77,41 @@ def prefill(state: State, room: Room, budget_tokens: int) -> tuple[tuple[str, ..
     return tuple(admitted), tuple(chunks)
 
 
-def _decode_pages(running: Sequence[Running], memory: Memory) -> int:
+def prefilling(room: Room) -> Sequence[Running]:
+    """The running requests whose prompt is not in yet, by admission."""
+    if len(room.running) == len(room.decoding):
+        return ()
+    return [request for request in room.running if request.remaining_tokens > 1]
+
+
+def _decode_pages(decoding: Sequence[Running], memory: Memory) -> int:
     # One token more needs a page where those before fill theirs; every step asks it of every row.
-    return sum(r.remaining_tokens == 1 and r.computed_tokens % memory.page_tokens == 0 for r in running)
+    page_tokens = memory.page_tokens
+    return sum([request.computed_tokens % page_tokens == 0 for request in decoding])
 
 
 def _pages_to_move(running: Sequence[Running], memory: Memory) -> int:
     """Pages without which the next pass could not serve every decode row, or any row at all."""
-    if any(r.remaining_tokens == 1 for r in running):
-        return _decode_pages(running, memory)
+    if decoding := [request for request in running if request.remaining_tokens == 1]:
+        return _decode_pages(decoding, memory)
     return min((memory.growth(r.computed_tokens, 1) for r in running), default=0)
 
 
 def _admissible(state: State, room: Room) -> Iterator[Waiting]:
     """Waiting requests in their order, while each one's whole prompt fits.
 
-    Cached pages that running requests hold cost nothing; idle ones leave the evictable. One page for every
-    running request stays free: the first decode step after an admission must not preempt. A request that
-    would run alone is always admitted; its length was checked against the whole cache when it came.
+    Cached pages that running requests hold cost nothing; idle ones leave the evictable. Some pages for every
+    running request stay free (`pressure.kept_pages`): the first decode step after an admission must not preempt. A
+    request that would run alone is always admitted; its length was checked against the whole cache when it came.
     """
     memory = state.memory
     left = room.pages - sum(
-        memory.growth(r.computed_tokens, r.remaining_tokens) for r in room.running if r.remaining_tokens > 1
+        memory.growth(request.computed_tokens, request.remaining_tokens) for request in prefilling(room)
     )
-    count = len(room.running) + state.in_flight
+    count, kept = len(room.running) + state.in_flight, pressure.kept_pages(state.pressed)
     for request in state.waiting:
         pages = memory.pages(request.tokens + 1) - memory.pages(request.cached_tokens) + request.idle_pages
-        if count >= state.limits.max_running or (count and pages + count > left):
+        if count >= state.limits.max_running or (count and pages + count * kept > left):
             return
         count += 1
         left -= pages

@@ -6,14 +6,14 @@ chunk beside it; sharing in time wins where the target is loose, since a chunk t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import fused, mux
+from drift_engine.scheduling import fused, slack, splits, two_lanes
+from drift_engine.scheduling.admission import Room
+from drift_engine.scheduling.mux import MUX
 from drift_engine.scheduling.plans import Plan
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import Running, State
+from drift_engine.scheduling.views import State
 
 STAY_SHARE = 0.95
 """Another mode is taken when it needs less than this share of the present one's time. Estimate."""
@@ -23,24 +23,33 @@ MISS_WEIGHT = 4
 among modes that miss it the one that misses it least is taken. Estimate."""
 
 
-def plan(state: State, latency: Predictions, now_s: float) -> Plan:
+def plan(state: State, room: Room, latency: Predictions, now_s: float) -> Plan:
     """By `mux` or `fused`. A prefill that is cut stays cut; a phase that is alone is the same in both."""
     lanes = state.lanes
     if not lanes.splits:
-        return fused.plan(state, latency)
-    decoding = [request for request in state.running if request.remaining_tokens == 1]
-    both = decoding and (state.waiting or len(decoding) < len(state.running))
-    free = not lanes.cuts and lanes.flight is None
-    if free and both and _choose(state, decoding, latency) is wire.Mode.FUSED:
-        return fused.plan(state, latency)
-    return mux.plan(state, latency, now_s)
+        return fused.plan(state, room, latency, now_s)
+    both = room.decoding and (state.waiting or len(room.decoding) < len(room.running))
+    if both and not lanes.cuts and lanes.flight is None:
+        pieces = fused.pending(state, room)
+        chunk_tokens = fused.find_budget_tokens(state, room, pieces, latency, now_s)
+        if _choose(state, room, pieces, chunk_tokens, latency, now_s) is wire.Mode.FUSED:
+            return fused.plan(state, room, latency, now_s, chunk_tokens)
+    return two_lanes.plan(MUX, state, room, latency, now_s)
 
 
-def _choose(state: State, decoding: Sequence[Running], latency: Predictions) -> wire.Mode:
-    decode, target_s = fused.decode_load(decoding), min(row.tbt_target_s for row in decoding)
-    prefill = _pending(state)
-    in_mux = _mux_s(state, decode, target_s, prefill, latency)
-    in_fused = _fused_s(state, decode, target_s, prefill, latency)
+def _choose(
+    state: State,
+    room: Room,
+    pieces: fused.Pieces,
+    chunk_tokens: int,
+    latency: Predictions,
+    now_s: float,
+) -> wire.Mode:
+    allowed_s = slack.allowed_s(room.decoding, now_s, pressed=state.pressed)
+    prefill = Load.prefill(pieces)
+    in_mux = _mux_s(state, room.decode, allowed_s, prefill, latency, now_s)
+    reused = pieces[0][1]
+    in_fused = _fused_s(state.lanes.sms, room.decode, allowed_s, chunk_tokens, reused, prefill, latency)
     if in_mux is None or in_fused is None:
         return wire.Mode.MUX  # nothing is known yet: what runs first tells
     if state.lanes.mode is wire.Mode.MUX:
@@ -48,50 +57,36 @@ def _choose(state: State, decoding: Sequence[Running], latency: Predictions) -> 
     return wire.Mode.MUX if in_mux < in_fused * STAY_SHARE else wire.Mode.FUSED
 
 
-def _pending(state: State) -> Load:
-    """The prefill that is next, at most one pass of it."""
-    budget, parts = state.limits.max_step_tokens, []
-    pairs = [(r.remaining_tokens, r.computed_tokens) for r in state.running if r.remaining_tokens > 1]
-    pairs += [(w.tokens - w.cached_tokens, w.cached_tokens) for w in state.waiting]
-    for tokens, reused in pairs:
-        if budget <= 0:
-            break
-        parts.append((min(tokens, budget), reused))
-        budget -= tokens
-    return Load.prefill(parts)
-
-
-def _mux_s(state: State, decode: Load, target_s: float, prefill: Load, latency: Predictions) -> float | None:
-    """Until the prefill is done on its part; longer by as much as decode misses its target."""
-    split = mux.choose_split(state, decode, target_s, prefill, latency)
+def _mux_s(
+    state: State, decode: Load, allowed_s: float, prefill: Load, latency: Predictions, now_s: float
+) -> float | None:
+    """Until the prefill is done on its part; longer by as much as decode misses its time."""
+    split = splits.choose(state, decode, allowed_s, prefill, latency, now_s)
     step_s = latency.beside_s(decode, split.decode_sms, prefill)
     prefill_s = latency.beside_s(prefill, split.prefill_sms, decode)
     if step_s is None or prefill_s is None:
         return None
-    return prefill_s * max(1.0, step_s / target_s) ** MISS_WEIGHT
+    return prefill_s * max(1.0, step_s / allowed_s) ** MISS_WEIGHT
 
 
 def _fused_s(
-    state: State, decode: Load, target_s: float, prefill: Load, latency: Predictions
+    sms: int,
+    decode: Load,
+    allowed_s: float,
+    chunk_tokens: int,
+    reused_tokens: int,
+    prefill: Load,
+    latency: Predictions,
 ) -> float | None:
-    """Until the prefill is done in chunks beside decode rows; longer by as much as decode misses its target."""
-    limits, sms = state.limits, state.lanes.sms
-    reused = fused.reused_tokens(state)
-    slack_s = target_s * fused.SLACK_SHARE
-    if limits.chunk_tokens is not None:
-        chunk: int | None = max(1, limits.chunk_tokens - decode.decode_rows)
-    else:
-        ceiling = limits.max_step_tokens - decode.decode_rows
-        chunk = fused.largest_chunk_tokens(decode, reused, slack_s, ceiling, sms, latency)
-    if chunk is None:
-        return None
-    full, rest = divmod(prefill.new_tokens, chunk)
-    reused += prefill.new_tokens // prefill.prefill_rows // 2  # half of a prompt's own chunks, on average
+    """Until the prefill is done in chunks beside decode rows; longer by as much as decode misses its time."""
+    full, rest = divmod(prefill.new_tokens, chunk_tokens)
+    # behind what the first prompt reuses and half of a prompt's own chunks, on average
+    reused = reused_tokens + prefill.new_tokens // prefill.prefill_rows // 2
     total_s, longest_s = 0.0, 0.0
-    for count, tokens in ((full, chunk), (1, rest)):
+    for count, tokens in ((full, chunk_tokens), (1, rest)):
         if count and tokens:
             step_s = latency.pass_s(decode + Load.prefill([(tokens, reused)]), sms)
             if step_s is None:
                 return None
             total_s, longest_s = total_s + count * step_s, max(longest_s, step_s)
-    return total_s * max(1.0, longest_s / target_s) ** MISS_WEIGHT
+    return total_s * max(1.0, longest_s / allowed_s) ** MISS_WEIGHT

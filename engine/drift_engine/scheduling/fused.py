@@ -1,4 +1,10 @@
-"""Chunked prefill: decode rows and prefill chunks share a pass on the whole device."""
+"""Chunked prefill: decode rows and prefill chunks share a pass on the whole device.
+
+An honest rival of sharing in space: other engines take one chunk size for all loads, here the chunk is the largest
+one whose pass keeps the time that the decode rows have, found anew for every pass from what was measured on this
+machine. The largest is the best: a pass reads all weights whatever its chunk, so fewer passes prefill a prompt
+sooner, and its attention costs the same in whatever pieces (`tests/engine/test_planner_fused.py` tries all sizes).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,11 @@ from collections.abc import Sequence
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission, lookahead
+from drift_engine.scheduling import admission, lookahead, slack
+from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.plans import Plan
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import Running, State
+from drift_engine.scheduling.views import State
 
 MIN_CHUNK_TOKENS = 32
 """Prefill always moves by this much, or a target that no chunk can meet would starve it."""
@@ -18,69 +25,95 @@ FIRST_CHUNK_TOKENS = 256
 """Budget while nothing is known of the model's speed."""
 
 SLACK_SHARE = 0.9
-"""Share of the TBT target that a pass may fill; the rest covers emission and an underestimate."""
+"""Share of its time that a pass may fill; the rest covers emission and an underestimate."""
+
+Pieces = Sequence[tuple[int, int]]
+"""New and reused tokens of each prompt that is prefilled next, in order."""
 
 
-def plan(state: State, latency: Predictions) -> Plan:
-    """Decode rows always; the rest of the pass's budget goes to prefills in order of admission."""
-    room = admission.make_room(state)
-    decoding = room.decoding
-    admitted, chunks = admission.prefill(state, room, _budget_tokens(state, decoding, latency))
+def plan(
+    state: State, room: Room, latency: Predictions, now_s: float, budget_tokens: int | None = None
+) -> Plan:
+    """Decode rows always; the rest of the pass's budget goes to prefills in order of admission.
+
+    `budget_tokens` is the budget where it is known already.
+    """
+    if budget_tokens is None:
+        budget_tokens = find_budget_tokens(state, room, pending(state, room), latency, now_s)
+    admitted, chunks = admission.prefill(state, room, budget_tokens)
     return Plan(
         wire.Mode.FUSED,
         preempt=room.preempted,
         admit=admitted,
-        decode=tuple(request.request_id for request in decoding),
+        decode=tuple([request.request_id for request in room.decoding]),
         prefill=chunks,
         steps=1 if chunks else lookahead.steps(state, room),
     )
 
 
-def decode_load(decoding: Sequence[Running]) -> Load:
-    return Load.decode(len(decoding), sum(request.computed_tokens + 1 for request in decoding))
+def pending(state: State, room: Room) -> list[tuple[int, int]]:
+    """The prefill that is next, at most one pass of it."""
+    budget, pieces = state.limits.max_step_tokens, []
+    pairs = [(r.remaining_tokens, r.computed_tokens) for r in admission.prefilling(room)]
+    pairs += [(w.tokens - w.cached_tokens, w.cached_tokens) for w in state.waiting]
+    for tokens, reused in pairs:
+        if budget <= 0:
+            break
+        pieces.append((min(tokens, budget), reused))
+        budget -= tokens
+    return pieces
 
 
 def largest_chunk_tokens(
-    decode: Load, reused_tokens: int, slack_s: float, ceiling_tokens: int, sms: int, latency: Predictions
+    decode: Load, pieces: Pieces, allowed_s: float, ceiling_tokens: int, sms: int, latency: Predictions
 ) -> int | None:
-    """The most prefill tokens that share a pass with `decode` within the slack, at least MIN_CHUNK_TOKENS.
-
-    None where nothing is known of the model's speed.
-    """
+    """The most tokens of `pieces` that share a pass with `decode` and leave some of the time that is allowed, at
+    least MIN_CHUNK_TOKENS. None where nothing is known of the model's speed."""
+    time_s = allowed_s * SLACK_SHARE
 
     def pass_s(tokens: int) -> float | None:
-        return latency.pass_s(decode + Load.prefill([(tokens, reused_tokens)]), sms)
+        return latency.pass_s(_beside(decode, pieces, tokens), sms)
 
     if pass_s(MIN_CHUNK_TOKENS) is None:
         return None
-    low, high = MIN_CHUNK_TOKENS, max(MIN_CHUNK_TOKENS, ceiling_tokens)
+    low = MIN_CHUNK_TOKENS
+    high = max(MIN_CHUNK_TOKENS, min(ceiling_tokens, sum([new for new, _ in pieces])))
+    if (pass_s(high) or 0.0) <= time_s:
+        return max(low, ceiling_tokens)
     while low < high:
         middle = (low + high + 1) // 2
-        if (pass_s(middle) or 0.0) <= slack_s:
+        if (pass_s(middle) or 0.0) <= time_s:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def reused_tokens(state: State) -> int:
-    """Context of the prefill that is next: what a chunk of it attends to."""
-    for running in state.running:
-        if running.remaining_tokens > 1:
-            return running.computed_tokens
-    return state.waiting[0].cached_tokens if state.waiting else 0
+def _beside(decode: Load, pieces: Pieces, tokens: int) -> Load:
+    """`tokens` of the pieces in one pass with `decode`."""
+    new_tokens = squared = reusing = rows = 0
+    for new, reused in pieces:
+        if new > tokens - new_tokens:
+            new = tokens - new_tokens
+        rows += 1
+        new_tokens += new
+        squared += new * new
+        reusing += new * reused
+        if new_tokens == tokens:
+            break
+    return Load(decode.decode_rows, decode.decode_context_tokens, new_tokens, squared, reusing, rows)
 
 
-def _budget_tokens(state: State, decoding: Sequence[Running], latency: Predictions) -> int:
-    """Prefill tokens of the next pass: the largest chunk that the tightest TBT target allows."""
-    limits = state.limits
-    ceiling = limits.max_step_tokens - len(decoding)
+def find_budget_tokens(state: State, room: Room, pieces: Pieces, latency: Predictions, now_s: float) -> int:
+    """Prefill tokens of the next pass: the largest chunk of `pieces` that the decode rows allow."""
+    limits, rows = state.limits, len(room.decoding)
+    ceiling = limits.max_step_tokens - rows
     if limits.chunk_tokens is not None:
-        return max(1, min(limits.chunk_tokens - len(decoding), ceiling))
-    if not decoding:
+        return max(1, min(limits.chunk_tokens - rows, ceiling))
+    if not rows:
         return ceiling
-    slack_s = min(request.tbt_target_s for request in decoding) * SLACK_SHARE
-    found = largest_chunk_tokens(
-        decode_load(decoding), reused_tokens(state), slack_s, ceiling, state.lanes.sms, latency
-    )
+    if not pieces:
+        return 0
+    allowed_s = slack.allowed_s(room.decoding, now_s, pressed=state.pressed)
+    found = largest_chunk_tokens(room.decode, pieces, allowed_s, ceiling, state.lanes.sms, latency)
     return min(FIRST_CHUNK_TOKENS, ceiling) if found is None else found

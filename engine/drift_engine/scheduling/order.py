@@ -1,31 +1,79 @@
 """In which order waiting requests are served: who has to start soonest, before whom it is too late for.
 
 By laxity, the time that is left until a request must start to make its TTFT target. A request that cannot make it any
-more steps behind those that can, for a bounded time: from AGED_TARGETS of its targets on it goes before all of them.
+more steps behind those that can, for a bounded time: from AGED_TARGETS of its targets on it goes before all of them,
+and nobody who came later goes before it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from drift_engine import wire
+
 AGED_TARGETS = 4.0
 """A wait of so many TTFT targets ends every demotion. With the default of 400 ms: 1.6 s. Estimate."""
 
+FIRST_COME = frozenset(
+    {
+        wire.Mode.PREFILL_FIRST,
+        wire.Mode.SOLO_PREFILL,
+        wire.Mode.SOLO_DECODE,
+        wire.Mode.BATCH_TABLE,
+        wire.Mode.MUXWISE,
+    }
+)
+"""Modes that serve first come, first served, as what they stand for does."""
+
 _AGED, _TIMELY, _LATE = 0, 1, 2
 
-Urgency = tuple[int, int, float, float]
+
+class Placed(Protocol):
+    """What a request's place in the line depends on."""
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def arrival_s(self) -> float: ...
+
+    @property
+    def deadline_s(self) -> float: ...
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
 
 
-def urgency(
-    *,
-    priority: int,
-    arrival_s: float,
-    deadline_s: float,
-    prefill_s: float,
-    now_s: float,
-) -> Urgency:
-    """A sort key, first to be served first: higher priorities, then as said above; equals in order of arrival."""
-    if now_s - arrival_s >= AGED_TARGETS * (deadline_s - arrival_s):
-        return -priority, _AGED, arrival_s, arrival_s
-    latest_start_s = deadline_s - prefill_s
-    if latest_start_s >= now_s:
-        return -priority, _TIMELY, latest_start_s, arrival_s
-    return -priority, _LATE, arrival_s, arrival_s
+P = TypeVar("P", bound=Placed)
+
+
+def aged_s(arrival_s: float, deadline_s: float) -> float:
+    """When a request has waited for so long that nobody who came later goes before it."""
+    return arrival_s + AGED_TARGETS * (deadline_s - arrival_s)
+
+
+def line(waiting: Sequence[P], tokens_per_s: float, now_s: float) -> tuple[list[P], float]:
+    """The requests in the order in which to serve them, and until when it stays the same.
+
+    Higher priorities first, then as said above; equals in order of arrival. A rate of 0: prefills take no time.
+    """
+    token_s = 1 / tokens_per_s if tokens_per_s else 0.0
+    until_s = math.inf
+    keys: list[tuple[int, int, float, float, int]] = []
+    for index, request in enumerate(waiting):
+        arrival_s, deadline_s = request.arrival_s, request.deadline_s
+        ageing_s = arrival_s + AGED_TARGETS * (deadline_s - arrival_s)
+        if now_s >= ageing_s:
+            keys.append((-request.priority, _AGED, arrival_s, arrival_s, index))
+            continue
+        start_s = deadline_s - len(request.tokens) * token_s
+        if start_s >= now_s:
+            keys.append((-request.priority, _TIMELY, start_s, arrival_s, index))
+            until_s = min(until_s, start_s)
+        else:
+            keys.append((-request.priority, _LATE, arrival_s, arrival_s, index))
+            until_s = min(until_s, ageing_s)
+    keys.sort()
+    return [waiting[key[4]] for key in keys], until_s

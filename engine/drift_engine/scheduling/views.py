@@ -10,8 +10,7 @@ from drift_engine import wire
 from drift_engine.latency.loads import Load
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A request without KV pages: new, or preempted."""
 
     request_id: str
@@ -21,6 +20,7 @@ class Waiting:
     arrival_s: float
     deadline_s: float  # for its first token; of a resumed request its arrival
     priority: int = 0
+    marks: tuple[int, ...] = ()  # of its prompt, by `sharing.marks`
 
 
 class Running(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +31,7 @@ class Running(msgspec.Struct, frozen=True, gc=False):
     remaining_tokens: int
     arrival_s: float
     tbt_target_s: float
+    due_s: float  # when its next token is, by `slack.due_s`
     priority: int = 0
     blind_tokens: int = 1  # that it may draw before anybody must look at them
 
@@ -62,6 +63,7 @@ class Limits:
     max_step_tokens: int  # what the executor's buffers hold
     layers: int  # of the model
     lookahead_steps: int = 1  # of a decode pass
+    min_dwell_s: float = 0.0  # of a split, before decode gets fewer SMs
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Cut:
 
     load: Load
     deadline_s: float  # the earliest of its requests
+    aged_s: float  # from when on nobody goes before it any more: the earliest of its requests
     split: wire.Split | None  # whose prefill lane got its last layers; None: the whole device
     layers: int
     launched: int
@@ -90,11 +93,16 @@ class Lanes:
     """What the device is made of and what it does. Without `splits` it has one lane."""
 
     sms: int
-    splits: tuple[wire.Split, ...] = ()  # fewest decode SMs first
+    splits: tuple[wire.Split, ...] = ()  # that the mode may use, fewest decode SMs first
     flight: Flight | None = None
     cuts: tuple[Cut, ...] = ()  # the last one gets layers, each of the others was interrupted by the next
     split: wire.Split | None = None  # the last one used
+    split_since_s: float = 0.0  # when it was taken
     mode: wire.Mode | None = None  # the last one used where prefill and decode met
+
+
+Table = tuple[tuple[int, wire.Split], ...]
+"""Splits by the number of decode rows from which on they are used, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +115,6 @@ class State:
     limits: Limits
     lanes: Lanes
     in_flight: int = 0  # further running requests: those that lanes work on
+    computing: tuple[tuple[int, ...], ...] = ()  # marks of the prompts that are being prefilled
+    pressed: bool = False  # the KV cache is nearly full, by `pressure.turned`
+    table: Table = ()  # of the mode batch-table

@@ -50,6 +50,9 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int = MAX_STEP_TOKENS["sim"]
     chunk_tokens: int | None = None
     overhead_s: float
+    slack: wire.Slack = wire.Slack.STRICT
+    min_dwell_s: float = 0.1
+    batch_table_context_tokens: int = 1024
     kept_spans: int = 0
 
 
@@ -111,6 +114,9 @@ class SimulatedNode:
                 eos_token_ids=frozenset(),
                 layers=spec.layers,
                 kept_spans=spec.kept_spans,
+                slack=spec.slack,
+                min_dwell_s=spec.min_dwell_s,
+                batch_table_context_tokens=spec.batch_table_context_tokens,
             ),
             spec.targets,
             model,

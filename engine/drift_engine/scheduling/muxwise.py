@@ -1,0 +1,45 @@
+"""Baseline: the policy of MuxWise (arXiv 2504.14489 v3), what its dispatcher does and no more.
+
+- Split (3.4): the best fit, the fewest decode SMs whose worst-case step keeps the TBT target, whatever the last split
+  was. Worst case (3.3) is a prediction times the slowdown of a cell; theirs is the cell's maximum over hours of
+  profiling, ours the 95th percentile that the guard follows.
+- Order (3.4): first come, first served, as many prompts in a prefill as a pass holds.
+- Layers (3.2): each decode step launches N_PL = ceil(T_decode * layers / T_prefill).
+- Preemption (3.4): one level deep, and only if the interrupted prefill still makes its TTFT target.
+"""
+
+from __future__ import annotations
+
+from drift_engine import wire
+from drift_engine.latency.loads import Load
+from drift_engine.scheduling import slack, two_lanes
+from drift_engine.scheduling.admission import Room
+from drift_engine.scheduling.predictions import Predictions
+from drift_engine.scheduling.two_lanes import Policy
+from drift_engine.scheduling.views import Cut, State
+
+
+def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> wire.Split:
+    """Nothing known counts as kept: the first step tells."""
+    target_s = slack.promised_s(room.decoding)
+    for found in state.lanes.splits:
+        step_s = latency.beside_s(room.decode, found.decode_sms, prefill)
+        if step_s is None or step_s <= target_s:
+            return found
+    return state.lanes.splits[-1]
+
+
+def interrupts(state: State, cut: Cut, latency: Predictions, now_s: float) -> bool:
+    """One that takes longer than what is left of the other gains nothing by going first."""
+    if len(state.lanes.cuts) > 1:
+        return False
+    first, sms = state.waiting[0], state.lanes.sms if cut.split is None else cut.split.prefill_sms
+    own_s = latency.pass_s(Load.prefill([(first.tokens - first.cached_tokens, first.cached_tokens)]), sms)
+    whole_s = latency.pass_s(cut.load, sms)
+    if own_s is None or whole_s is None:
+        return False
+    left_s = whole_s * (cut.layers - cut.launched) / cut.layers
+    return own_s < left_s and now_s + own_s + left_s <= cut.deadline_s
+
+
+MUXWISE = Policy(wire.Mode.MUXWISE, split, two_lanes.first_come_tokens, interrupts, carries=False)

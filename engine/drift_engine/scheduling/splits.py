@@ -1,0 +1,54 @@
+"""Which of the splits: the fewest decode SMs whose step keeps its time, everything else to prefill.
+
+Prefill's share may be taken at any time, for a promise depends on it. It is given back with hesitation: the present
+split has to stand for a while, and the smaller one must leave time to spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from drift_engine import wire
+from drift_engine.latency.loads import Load
+from drift_engine.scheduling.predictions import Predictions
+from drift_engine.scheduling.views import Lanes, State
+
+KEEP_SHARE = 0.85
+"""A smaller decode part is taken only when its step fills no more than this of its time, a larger one as soon as the
+present one's exceeds it: the split does not flutter. Estimate."""
+
+
+def usable(mode: wire.Mode, splits: Sequence[wire.Split], sms: int) -> tuple[wire.Split, ...]:
+    """Of those that a device of `sms` SMs offers: overlap takes those whose lanes share SMs, every other the rest."""
+    overlapping = mode is wire.Mode.OVERLAP
+    return tuple(s for s in splits if (s.decode_sms + s.prefill_sms > sms) is overlapping)
+
+
+def needed(mode: wire.Mode) -> bool:
+    """Whether the mode can do nothing without a split."""
+    return mode in (wire.Mode.MUX, wire.Mode.MUXWISE, wire.Mode.BATCH_TABLE, wire.Mode.OVERLAP)
+
+
+def choose(
+    state: State, decode: Load, allowed_s: float, prefill: Load, latency: Predictions, now_s: float
+) -> wire.Split:
+    """The fewest decode SMs whose step, beside the prefill, takes no longer than allowed; the most where none does.
+
+    Nothing known counts as kept: the first step tells.
+    """
+    for split, share in open_splits(state.lanes, state.limits.min_dwell_s, now_s):
+        step_s = latency.beside_s(decode, split.decode_sms, prefill)
+        if step_s is None or step_s <= allowed_s * share:
+            return split
+    return state.lanes.splits[-1]
+
+
+def open_splits(lanes: Lanes, min_dwell_s: float, now_s: float) -> Iterator[tuple[wire.Split, float]]:
+    """Those that may follow the present one, each with the share of the allowed time that its step may fill."""
+    present = lanes.split
+    dwells = now_s - lanes.split_since_s < min_dwell_s
+    for split in lanes.splits:
+        if present is None or split.decode_sms >= present.decode_sms:
+            yield split, 1.0
+        elif not dwells:
+            yield split, KEEP_SHARE
