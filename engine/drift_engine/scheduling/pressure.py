@@ -11,8 +11,8 @@ from __future__ import annotations
 from drift_engine.scheduling.views import Memory
 
 TURN_SHARE = 0.9
-"""Of the pages in use by requests, from which on the objective is turned. Nexus takes 0.7 of a pool that counts
-cached prefixes too; those are evictable here and do not press. Estimate."""
+"""Of the pages in use by requests, from which on the objective is turned; cached prefixes that nobody uses do not
+press. Nexus takes 0.7. Estimate."""
 
 TURN_BACK_SHARE = 0.8
 """Below which it is turned back: the tenth between them is what some requests hold, so that one that ends, or one
