@@ -18,17 +18,17 @@ from drift_engine.options import NodeOptions
         (
             wire.Mode.OVERLAP,
             "",
-            r"mode: overlap needs a device that offers two lanes over all of it, which a CPU ",
+            r"mode: overlap needs a device with two lanes over all of it, .* \(1 thread on 1 of ",
         ),
         (
             wire.Mode.MUXWISE,
             "",
-            r"mode: muxwise needs a device that can be split, which a CPU with 1 thread ",
+            r"mode: muxwise needs a device that can be split, .* \(1 thread on 1 of ",
         ),
         (
             wire.Mode.BATCH_TABLE,
             "",
-            r"mode: batch-table needs a device that can be split, .* cannot; take auto ",
+            r"mode: batch-table needs a device that can be split, .* take auto or fused",
         ),
         (wire.Mode.FUSED, "many", r"batch_table: 'many' is not ROWS:DECODE_SMS, as in 1:16,8:32"),
     ],

@@ -66,6 +66,7 @@ class _Cut:
     cut: CutPass
     advances: dict[str, int]
     load: Load
+    rest: Load
     deadline_s: float
     aged_s: float
     split: wire.Split | None = None
@@ -156,6 +157,7 @@ class Flights:
                     cut.cut.layers,
                     cut.cut.launched,
                     cut.done,
+                    cut.rest,
                 )
                 for cut in self._cuts
             ),
@@ -194,13 +196,15 @@ class Flights:
             steps,
         )
 
-    def begin(self, rows: tuple[Row, ...], deadline_s: float, aged_s: float) -> None:
-        """A prefill to be launched by layers; one that is cut already waits until it is done."""
+    def begin(self, rows: tuple[Row, ...], rest: Load, deadline_s: float, aged_s: float) -> None:
+        """A prefill to be launched by layers; one that is cut already waits until it is done. `rest` is what its
+        prompts need behind it."""
         self._cuts.append(
             _Cut(
                 self._device.cut(Pass((), rows)),
                 {row.request_id: len(row.token_ids) for row in rows},
                 load_of(rows),
+                rest,
                 deadline_s,
                 aged_s,
             )

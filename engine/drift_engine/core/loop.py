@@ -21,6 +21,7 @@ from drift_engine.core.limits import CoreLimits
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Promise, Request
 from drift_engine.devices.base import Device, Drawn, Row
+from drift_engine.latency.loads import Load
 from drift_engine.scheduling import batch_table, order, planner, plans, sharing, splits, views
 from drift_engine.scheduling.predictions import Learned
 from drift_engine.timelines import Span
@@ -243,6 +244,7 @@ class Core:
             begun = [self._queues.running[row.request_id] for row in begin]
             flights.begin(
                 begin,
+                _rest(begun, begin),
                 min(request.deadline_s for request in begun),
                 min(order.aged_s(request.arrival_s, request.deadline_s) for request in begun),
             )
@@ -427,3 +429,9 @@ class Core:
         if self._unchecked and not len(self._queues):
             self._cache.check_integrity()
             self._unchecked = False
+
+
+def _rest(requests: Sequence[Request], rows: Sequence[Row]) -> Load:
+    """What the prompts need behind these rows."""
+    left = [request.left_behind(len(row.token_ids)) for request, row in zip(requests, rows, strict=True)]
+    return Load.prefill([(tokens, computed) for tokens, computed in left if tokens])

@@ -117,6 +117,11 @@ class Request:
             )
         return self.seen
 
+    def left_behind(self, tokens: int) -> tuple[int, int]:
+        """What is still to be computed when so many more tokens are, and behind how many."""
+        computed = self.computed + tokens
+        return len(self.tokens) - computed, computed
+
     def running_view(self) -> views.Running:
         return views.Running(
             self.request_id,
@@ -127,6 +132,7 @@ class Request:
             self.due_s,
             self.priority,
             self.blind_tokens,
+            self.deadline_s,
         )
 
     def _due_s(self) -> float:

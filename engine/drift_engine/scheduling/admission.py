@@ -8,7 +8,7 @@ only when all of its prompt fits beside what the running ones still need.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import pressure
@@ -50,15 +50,29 @@ def make_room(state: State) -> Room:
     )
 
 
-def prefill(state: State, room: Room, budget_tokens: int) -> tuple[tuple[str, ...], tuple[Chunk, ...]]:
-    """Who is admitted, and chunks within the budget: first of the running requests, then of the admitted ones.
+Admitted = tuple[tuple[str, ...], tuple[Chunk, ...]]
+"""Who is admitted, and chunks of them and of running requests."""
 
+
+def prefill_first(state: State, room: Room, budget_tokens: int) -> Admitted:
+    """The first waiting request alone, if it fits beside what those under way still need."""
+    memory = state.memory
+    needed = sum(memory.growth(r.computed_tokens, r.remaining_tokens) for r in prefilling(room))
+    alone = replace(room, running=room.decoding, pages=room.pages - needed)
+    return prefill(replace(state, waiting=state.waiting[:1]), alone, budget_tokens)
+
+
+def prefill(state: State, room: Room, budget_tokens: int, *, newest_first: bool = False) -> Admitted:
+    """Chunks within the budget: first of the running requests, then of the admitted ones.
+
+    With `newest_first` a running request that was admitted later goes first: it was let in before the others.
     Nobody is admitted in a step that had to preempt.
     """
     memory, available, budget = state.memory, room.pages, budget_tokens
     admitted: list[str] = []
     chunks: list[Chunk] = []
-    for running in prefilling(room):
+    under_way = prefilling(room)
+    for running in reversed(under_way) if newest_first else under_way:
         held = memory.pages(running.computed_tokens)
         fits = (held + max(available, 0)) * memory.page_tokens - running.computed_tokens
         tokens = min(running.remaining_tokens, budget, fits)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission, lookahead, slack
+from drift_engine.scheduling import admission, lookahead, overtaking, slack
 from drift_engine.scheduling.admission import Room
-from drift_engine.scheduling.plans import Plan
+from drift_engine.scheduling.plans import Chunk, Plan
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import State
 
@@ -34,13 +34,19 @@ Pieces = Sequence[tuple[int, int]]
 def plan(
     state: State, room: Room, latency: Predictions, now_s: float, budget_tokens: int | None = None
 ) -> Plan:
-    """Decode rows always; the rest of the pass's budget goes to prefills in order of admission.
+    """Decode rows always; the rest of the pass's budget goes to prefills, to those under way first but for those that
+    overtake them.
 
     `budget_tokens` is the budget where it is known already.
     """
     if budget_tokens is None:
         budget_tokens = find_budget_tokens(state, room, pending(state, room), latency, now_s)
-    admitted, chunks = admission.prefill(state, room, budget_tokens)
+    admitted: tuple[str, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
+    if overtaking.between_passes(state, room, latency, now_s):
+        admitted, chunks = admission.prefill_first(state, room, budget_tokens)
+    if not chunks:
+        admitted, chunks = admission.prefill(state, room, budget_tokens, newest_first=True)
     return Plan(
         wire.Mode.FUSED,
         preempt=room.preempted,
@@ -54,7 +60,7 @@ def plan(
 def pending(state: State, room: Room) -> list[tuple[int, int]]:
     """The prefill that is next, at most one pass of it."""
     budget, pieces = state.limits.max_step_tokens, []
-    pairs = [(r.remaining_tokens, r.computed_tokens) for r in admission.prefilling(room)]
+    pairs = [(r.remaining_tokens, r.computed_tokens) for r in reversed(admission.prefilling(room))]
     pairs += [(w.tokens - w.cached_tokens, w.cached_tokens) for w in state.waiting]
     for tokens, reused in pairs:
         if budget <= 0:

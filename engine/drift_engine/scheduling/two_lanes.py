@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
@@ -35,6 +35,8 @@ class Policy:
     """How many tokens a prefill takes up."""
     interrupts: Callable[[State, Cut, Predictions, float], bool]
     """Whether the first waiting request is prefilled between two layers of this one, now."""
+    overtakes: Callable[[State, Room, Predictions, float], bool] | None = None
+    """Whether it is prefilled before the prompt whose next pass would begin now; None: those under way go first."""
     carries: bool = True
     """Layers that are queued count when the next are launched; without it each step launches for its own time."""
 
@@ -49,12 +51,14 @@ def plan(policy: Policy, state: State, room: Room, latency: Predictions, now_s: 
     begin: tuple[Chunk, ...] = ()
     prefill: Load | None
     if cut is None:
-        if state.waiting or len(room.running) > len(room.decoding):
-            admitted, begin = admission.prefill(state, room, policy.batch_tokens(state, room, latency))
+        if policy.overtakes is not None and policy.overtakes(state, room, latency, now_s):
+            admitted, begin = admission.prefill_first(state, room, state.limits.max_step_tokens)
+        if not begin and (state.waiting or len(room.running) > len(room.decoding)):
+            newest_first = policy.overtakes is not None
+            budget_tokens = policy.batch_tokens(state, room, latency)
+            admitted, begin = admission.prefill(state, room, budget_tokens, newest_first=newest_first)
     elif state.waiting and policy.interrupts(state, cut, latency, now_s):
-        head = replace(state, waiting=state.waiting[:1])
-        alone = replace(room, running=room.decoding)
-        admitted, begin = admission.prefill(head, alone, state.limits.max_step_tokens)
+        admitted, begin = admission.prefill_first(state, room, state.limits.max_step_tokens)
     if begin:
         prefill, cut = Load.prefill([(chunk.tokens, chunk.reused_tokens) for chunk in begin]), None
     elif cut is not None:

@@ -10,6 +10,9 @@ from drift_engine import wire
 from drift_engine.latency.loads import Load
 
 
+NOTHING = Load()
+
+
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A request without KV pages: new, or preempted."""
 
@@ -34,6 +37,7 @@ class Running(msgspec.Struct, frozen=True, gc=False):
     due_s: float  # when its next token is, by `slack.due_s`
     priority: int = 0
     blind_tokens: int = 1  # that it may draw before anybody must look at them
+    deadline_s: float = 0.0  # for its first token, which says nothing of those behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class Cut:
     layers: int
     launched: int
     done: int
+    rest: Load = NOTHING  # of the same prompts, behind this pass
 
 
 @dataclass(frozen=True, slots=True)
