@@ -1,4 +1,4 @@
-"""Token ids of simulated prompts: equal where a trace says that prompts are equal, and nowhere else."""
+"""Token ids of simulated prompts: two begin with as many equal tokens as the trace says, and no more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ TEXT_BYTES_PER_TOKEN = 4
 
 
 def token_ids(arrival: Arrival) -> list[int]:
-    """Of a recorded text its bytes, four at a time, so that texts with a common beginning share tokens."""
+    """Of a recorded text its bytes, four at a time, so that texts with a common beginning share tokens.
+
+    A block's tokens count up from its id: two blocks differ from their first token on, whatever their sizes, which is
+    all that a prefix cache asks.
+    """
     if arrival.text is not None:
         text = arrival.text.encode()
         words = array.array("i")
@@ -21,9 +25,8 @@ def token_ids(arrival: Arrival) -> list[int]:
             words.byteswap()
         return words.tolist()
     ids: list[int] = []
-    size = arrival.block_tokens
     for block in arrival.block_ids:
-        ids.extend(range(block * size, block * size + size))
+        ids.extend(range(block, block + arrival.block_tokens))
     return ids[: arrival.prompt_tokens]
 
 

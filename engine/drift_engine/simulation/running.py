@@ -51,7 +51,8 @@ class Simulation:
         self.records: list[RequestRecord] = []
 
     def run(self, arrivals: Sequence[Arrival], ended: Ended | None = None) -> list[RequestRecord]:
-        """What happened to each request, in the order in which they ended."""
+        """What happened to each request, in the order in which they ended. `ended` hears of each at once, of those
+        on different nodes between two arrivals in any order."""
         for arrival in arrivals:
             if arrival.session is not None and arrival.session in self._sessions:
                 self._sessions[arrival.session].append(arrival)
@@ -74,6 +75,7 @@ class Simulation:
                 if ended is not None:
                     ended(record)
             self._answered_now.clear()
+        self.records.sort(key=lambda record: (record.due_s + record.end_s, record.index))
         return self.records
 
     def _dispatch(self, due_s: float, index: int, arrival: Arrival) -> None:

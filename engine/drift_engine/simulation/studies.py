@@ -61,8 +61,13 @@ class Study:
         command: str = "drift simulate",
     ) -> None:
         """Raises ValueError that names the field, or EngineError for names that are unknown."""
-        for field, value in (("nodes", nodes), ("gpus", gpus), ("max_running", max_running)):
-            if value < 1:
+        for field, value in (
+            ("nodes", nodes),
+            ("gpus", gpus),
+            ("max_running", max_running),
+            ("chunk_tokens", chunk_tokens),
+        ):
+            if value is not None and value < 1:
                 raise ValueError(f"{field}: {value} is below 1")
         if not arrivals:
             raise ValueError("no request arrives")
@@ -111,9 +116,18 @@ class Study:
         return Outcome(result, records, simulation.nodes[0].spans)
 
     def sweep(self) -> Outcome:
-        """The run at the highest rate that keeps the promise; at the lowest that was tried where none does."""
-        assert self.slo.bounded, "a sweep needs a promise"
-        rate_rps = len(self._arrivals) / max(metrics_window_s(self._arrivals), 1e-9)
+        """The run at the highest rate that keeps the promise; at the lowest that was tried where none does.
+
+        Raises ValueError where there is no promise or no rate.
+        """
+        if not self.slo.bounded:
+            raise ValueError("a sweep needs a promise")
+        window_s = metrics_window_s(self._arrivals)
+        if not window_s:
+            raise ValueError(
+                "a sweep needs requests that arrive at different times: these are at one instant"
+            )
+        rate_rps = len(self._arrivals) / window_s
         found = sweeping.highest(self._keeps)
         best = found.rate_scale or min(tried.rate_scale for tried in found.tried)
         outcome = self.run(best)
@@ -129,21 +143,20 @@ class Study:
     def _keeps(self, scale: float) -> tuple[float, bool]:
         """(attainment, kept), given up as soon as it can't be kept any more."""
         total, missed = len(self._arrivals), 0
-        allowed = total * (1 - self.slo.attainment_target)
 
         def judge(record: RequestRecord) -> None:
             nonlocal missed
             good = metrics.ttft_met(record, self.slo)
             good = good and (self.slo.tbt_ms is None or metrics.p99_gap_met(record, self.slo.tbt_ms))
             missed += not good
-            if missed > allowed:
+            if (total - missed) / total < self.slo.attainment_target:  # as `metrics` judges a whole run
                 raise _GivenUp
 
         try:
             self._simulation().run(self._scaled(scale), judge)
         except _GivenUp:
-            return 1 - missed / total, False
-        return 1 - missed / total, True
+            return (total - missed) / total, False
+        return (total - missed) / total, True
 
     def _simulation(self) -> Simulation:
         if self._latency is None:
