@@ -116,18 +116,11 @@ class Study:
         return Outcome(result, records, simulation.nodes[0].spans)
 
     def sweep(self) -> Outcome:
-        """The run at the highest rate that keeps the promise; at the lowest that was tried where none does.
-
-        Raises ValueError where there is no promise or no rate.
-        """
-        if not self.slo.bounded:
-            raise ValueError("a sweep needs a promise")
-        window_s = metrics_window_s(self._arrivals)
-        if not window_s:
-            raise ValueError(
-                "a sweep needs requests that arrive at different times: these are at one instant"
-            )
-        rate_rps = len(self._arrivals) / window_s
+        """The run at the highest rate that keeps the promise; at the lowest that was tried where none does."""
+        assert self.slo.bounded, "a sweep needs a promise"
+        offered_s = window_s(self._arrivals)
+        assert offered_s > 0, "a sweep needs requests at different times"
+        rate_rps = len(self._arrivals) / offered_s
         found = sweeping.highest(self._keeps)
         best = found.rate_scale or min(tried.rate_scale for tried in found.tried)
         outcome = self.run(best)
@@ -169,8 +162,8 @@ class Study:
         return [msgspec.structs.replace(arrival, at_s=arrival.at_s / scale) for arrival in self._arrivals]
 
 
-def metrics_window_s(arrivals: Sequence[Arrival]) -> float:
-    """Over which they are offered, as `metrics.offered_s` counts."""
+def window_s(arrivals: Sequence[Arrival]) -> float:
+    """Over which they are offered, as `metrics.offered_s` counts; 0 for a single instant."""
     times_s = [arrival.at_s for arrival in arrivals]
     return (max(times_s) - min(times_s)) * len(times_s) / max(1, len(times_s) - 1)
 
