@@ -31,7 +31,9 @@ def workloads(draw: st.DrawFn) -> tuple[list[Asked], int]:
         at_s += draw(st.sampled_from([0.0, 0.0, 0.001, 0.03, 0.2]))
         output = draw(st.one_of(st.integers(1, 6), st.integers(20, 150)))
         prompt = (stem if draw(st.booleans()) else []) + tail
-        requests.append(Asked(f"r{index}", prompt, output, at_s))
+        gone_s = draw(st.sampled_from([None, None, None, 0.0, 0.01, 0.1, 0.5]))
+        cancelled_s = None if gone_s is None else at_s + gone_s
+        requests.append(Asked(f"r{index}", prompt, output, at_s, cancelled_s))
     most = max(len(asked.token_ids) + asked.output_tokens for asked in requests)
     pages = -(-(most + 1) // PAGE_TOKENS) + draw(st.sampled_from([0, 1, 8, 200]))
     return requests, pages
@@ -76,8 +78,12 @@ def test_each_request_is_served_as_if_alone_but_for_the_time(
     answers = core.run()
     for asked in requests:
         answer = answers[asked.request_id]
+        expected = alone(asked.token_ids, asked.output_tokens, PAGE_TOKENS)
+        if asked.cancelled_s is not None and answer.finish is None:
+            assert answer.token_ids == expected[: len(answer.token_ids)]
+            continue
         assert answer.finish is wire.FinishReason.LENGTH
-        assert answer.token_ids == alone(asked.token_ids, asked.output_tokens, PAGE_TOKENS)
+        assert answer.token_ids == expected
         assert len(answer.times_s) == asked.output_tokens
         assert all(before < after for before, after in itertools.pairwise(answer.times_s))
         new = len(asked.token_ids) - answer.cached_tokens
@@ -170,10 +176,11 @@ def test_leaps_change_nothing_on_one_lane(mode: wire.Mode, rate: float) -> None:
             assert leapt == pytest.approx(stepped, abs=1e-6)
 
 
-@pytest.mark.parametrize(("rate", "tbt_ms"), [(2.0, 12.0), (6.0, 25.0), (6.0, 12.0)])
+@pytest.mark.parametrize(("rate", "tbt_ms"), [(6.0, 25.0), (6.0, 12.0), (4.0, 7.0)])
 @pytest.mark.parametrize("mode", SPLIT_MODES)
 def test_leaps_change_little_on_two_lanes(mode: wire.Mode, rate: float, tbt_ms: float) -> None:
-    """A prefill's layers are launched as far as the decode pass lasts, so the moments of a change differ."""
+    """Layers are launched as far as the decode pass lasts, so the moments at which a split can change differ: by
+    little, and only where the promise is so tight that it changes often."""
     gpu, shape = profiles.named("h200"), shapes.read("llama-8b")
     timing = Roofline(gpu, shape)
     ttft_s, gap_s = [0.0, 0.0], [0.0, 0.0]
@@ -198,5 +205,5 @@ def test_leaps_change_little_on_two_lanes(mode: wire.Mode, rate: float, tbt_ms: 
             gap_s[which] += (answer.times_s[-1] - answer.times_s[0]) / max(1, asked.output_tokens - 1)
         lanes |= {span.lane for span in core.core.spans}
     assert len(lanes) > 2
-    assert ttft_s[1] == pytest.approx(ttft_s[0], rel=0.03)
-    assert gap_s[1] == pytest.approx(gap_s[0], rel=0.02)
+    assert ttft_s[1] == pytest.approx(ttft_s[0], rel=1e-3)
+    assert gap_s[1] == pytest.approx(gap_s[0], rel=1e-3)

@@ -85,6 +85,7 @@ class Asked:
     token_ids: list[int]
     output_tokens: int
     at_s: float = 0.0
+    cancelled_s: float | None = None
 
 
 @dataclass
@@ -96,13 +97,23 @@ class Answer:
 
 
 class Arriving:
-    """A channel on which requests arrive at their time; the clock never passes one that has not arrived."""
+    """A channel on which messages arrive at their time; the clock never passes one that has not arrived."""
 
     def __init__(self, clock: VirtualClock, requests: Sequence[Asked]) -> None:
         self._clock = clock
-        self._line = [(asked.at_s, index, asked) for index, asked in enumerate(requests)]
+        self._line: list[tuple[float, int, wire.ToCore]] = []
+        for index, asked in enumerate(requests):
+            submit = wire.Submit(asked.request_id, asked.token_ids, greedy(asked.output_tokens), asked.at_s)
+            self._line.append((asked.at_s, index, submit))
+            if asked.cancelled_s is not None:
+                self._line.append((asked.cancelled_s, len(requests) + index, wire.Cancel(asked.request_id)))
         heapq.heapify(self._line)
         self.sent: list[wire.FromCore] = []
+
+    @property
+    def empty(self) -> bool:
+        """Everything arrived."""
+        return not self._line
 
     def send(self, message: wire.FromCore) -> None:
         self.sent.append(message)
@@ -116,10 +127,7 @@ class Arriving:
             self._clock.sleep_until(self._line[0][0], timeout_s)
         taken: list[wire.ToCore] = []
         while self._line and self._line[0][0] <= self._clock.now_s():
-            _, _, asked = heapq.heappop(self._line)
-            taken.append(
-                wire.Submit(asked.request_id, asked.token_ids, greedy(asked.output_tokens), asked.at_s)
-            )
+            taken.append(heapq.heappop(self._line)[2])
         self._clock.horizon_s = self._line[0][0] if self._line else float("inf")
         return taken
 
@@ -158,6 +166,7 @@ class SimCore:
             heard=self._heard,
         )
         self.answers = {asked.request_id: Answer() for asked in requests}
+        self._cancelled = {asked.request_id for asked in requests if asked.cancelled_s is not None}
         self.stats: wire.Stats | None = None
         self._channel = Arriving(clock, requests)
         self.core = Core(
@@ -182,12 +191,16 @@ class SimCore:
     def run(self, *, max_steps: int = 20_000) -> dict[str, Answer]:
         """Steps until every answer has ended; fails the test when that takes too many."""
         for _ in range(max_steps):
-            if all(answer.finish is not None for answer in self.answers.values()):
+            if self._channel.empty and not self.core.requests and self._over():
                 self.core.step()  # an idle core checks its books
                 return self.answers
             self.core.step()
             self._take()
         raise AssertionError(f"requests did not finish within {max_steps} steps: {self.answers}")
+
+    def _over(self) -> bool:
+        """A cancelled request has no end."""
+        return all(self.answers[name].finish is not None for name in self.answers.keys() - self._cancelled)
 
     def _take(self) -> None:
         for message in self._channel.sent:

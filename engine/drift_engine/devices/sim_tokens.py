@@ -111,11 +111,11 @@ class PagedTokens:
             and digest // len(self._vocabulary) % MEAN_ANSWER_TOKENS == 0
         ):
             return ends[0]
-        words, first = self._vocabulary, digest % len(self._vocabulary)
-        if words[first] in draw.banned:
-            others = [word for word in words if word not in draw.banned] or words
-            return others[digest % len(others)]
-        return words[first]
+        word = self._vocabulary[digest % len(self._vocabulary)]
+        if word not in draw.banned:
+            return word
+        others = [word for word in self._vocabulary if word not in draw.banned] or self._vocabulary
+        return others[digest % len(others)]
 
 
 class CountedTokens:
