@@ -93,8 +93,13 @@ def run(options: argparse.Namespace) -> int:
             timelines.write(options.timeline, outcome.spans)
         except OSError as error:
             raise EngineError(f"{options.timeline}: can't be written: {error.strerror}") from error
-    if outcome.result.sweep is not None and outcome.result.sweep.goodput_rps is None:
+    sweep = outcome.result.sweep
+    if sweep is not None and sweep.goodput_rps is None:
         errors.print(
             "warning: the promise is kept at no rate; the result is of the slowest run", markup=False
+        )
+    if sweep is not None and all(tried.kept for tried in sweep.tried):
+        errors.print(
+            "warning: the promise is kept at every rate; the result is of the fastest run", markup=False
         )
     return 0

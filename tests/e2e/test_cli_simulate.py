@@ -132,6 +132,13 @@ def test_a_promise_that_no_rate_keeps_is_said(capsys: pytest.CaptureFixture[str]
     assert said.err == "warning: the promise is kept at no rate; the result is of the slowest run\n"
 
 
+def test_a_promise_that_every_rate_keeps_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--poisson", "4", "--requests", "2", "--prompt-tokens", "300", "--output-tokens", "2")
+    assert simulate(*options, "--slo-ttft-ms", "100000", "--sweep", "rate", "--quiet") == 0
+    said = capsys.readouterr()
+    assert said.err == "warning: the promise is kept at every rate; the result is of the fastest run\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

@@ -269,6 +269,6 @@ def test_sizes_are_those_of_the_simulated_model(model: Path) -> None:
     assert small.parameters > 7e9
     assert small.max_model_len_tokens == real_node.CONTEXT_TOKENS
     assert small.kv_bytes // small.kv_pages >= 16 * 131_072
-    few = options.NodeOptions(model=str(model), device="sim", kv_bytes=10 * 16 * 131_072)
+    few = options.NodeOptions(model=str(model), device="sim", kv_bytes=10 * 16 * 131_072 + 5)
     ready = simulated.start(few, model, mailbox).ready
-    assert (ready.kv_pages, ready.max_model_len_tokens) == (10, 160)
+    assert (ready.kv_pages, ready.kv_bytes, ready.max_model_len_tokens) == (10, 10 * 16 * 131_072, 160)

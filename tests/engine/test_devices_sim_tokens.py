@@ -199,3 +199,12 @@ def test_counted_tokens_are_nobody_elses() -> None:
     assert len({three[0] for three in drawn.values()}) == 500
     assert all(-(2**31) <= three[0] < 0 for three in drawn.values())
     assert sim_core.ids(tokens.draw(row([1], range(4), name="0"), 1)) == drawn["0"][:1]
+
+
+def test_long_prompts_are_written_in_one_go() -> None:
+    """Each page is looked at once, not all before it for each: this would take minutes."""
+    prompt = list(range(131_072))
+    tokens = PagedTokens(1, WORDS, ())
+    whole = row(prompt, range(len(prompt)))
+    tokens.write(whole)
+    assert len(tokens.draw(whole, 1)) == 1

@@ -60,7 +60,12 @@ class PagedTokens:
             index, offset = divmod(position, size)
             page = row.pages[index]
             if not offset:
-                self._before[page] = self._check(row.pages[:index])
+                # Pages that this call has filled follow each other.
+                self._before[page] = (
+                    self._check(row.pages[:index])
+                    if position == first
+                    else self._filled(row.pages[index - 1])
+                )
                 self._inside[page] = []
             inside = self._inside.get(page, [])
             if len(inside) < offset:
@@ -83,13 +88,18 @@ class PagedTokens:
         """
         through = 0
         for page in pages:
-            known = self._through.get(page)
-            if known is None:
-                known = self._through[page] = self._digest(page, self._page_tokens)
+            filled = self._filled(page)
             if self._before[page] != through:
                 raise DeviceError(f"page {page} holds what does not follow the pages before it")
-            through = known
+            through = filled
         return through
+
+    def _filled(self, page: int) -> int:
+        """Hash of everything up to the end of a full page."""
+        known = self._through.get(page)
+        if known is None:
+            known = self._through[page] = self._digest(page, self._page_tokens)
+        return known
 
     def _digest(self, page: int, tokens: int) -> int:
         inside = self._inside.get(page, [])[:tokens]
