@@ -176,6 +176,25 @@ def test_leaps_change_nothing_on_one_lane(mode: wire.Mode, rate: float) -> None:
             assert leapt == pytest.approx(stepped, abs=1e-6)
 
 
+@pytest.mark.parametrize("mode", [wire.Mode.FUSED, wire.Mode.PREFILL_FIRST])
+def test_leaps_change_nothing_where_requests_wait_for_pages(mode: wire.Mode) -> None:
+    """Who is next changes while they wait, and with it who can be admitted."""
+    requests = workload(1, rate=60.0)
+    times = []
+    for steps in (1, 64):
+        core = SimCore(
+            requests,
+            mode=mode,
+            lookahead_steps=steps,
+            pages=160,
+            max_running=64,
+            targets=wire.Targets(200.0, 0.5, 20.0),
+        )
+        times.append([answer.times_s for answer in core.run().values()])
+    for stepped, leapt in zip(*times, strict=True):
+        assert leapt == pytest.approx(stepped, abs=1e-6)
+
+
 @pytest.mark.parametrize(("rate", "tbt_ms"), [(6.0, 25.0), (6.0, 12.0), (4.0, 7.0)])
 @pytest.mark.parametrize("mode", SPLIT_MODES)
 def test_leaps_change_little_on_two_lanes(mode: wire.Mode, rate: float, tbt_ms: float) -> None:
