@@ -29,14 +29,13 @@ def replay(
     waiting = list(reversed(arrivals))
     open_requests: dict[str, _Open] = {}
     records: list[RequestRecord] = []
-    told = prompts.Prompts()
     while waiting or open_requests:
         now_s = time.monotonic() - start_s
         if now_s > timeout_s:
             raise TimeoutError(f"{len(open_requests)} requests were not answered within {timeout_s:g} s")
         while waiting and waiting[-1].at_s <= now_s:
             arrival = waiting.pop()
-            ids = [token_id % vocabulary for token_id in told.token_ids(arrival)]
+            ids = [token_id % vocabulary for token_id in prompts.token_ids(arrival)]
             name = core.submit(ids, prompts.output_tokens(arrival), start_s + arrival.at_s)
             open_requests[name] = _Open(arrival, len(ids))
         if not open_requests:

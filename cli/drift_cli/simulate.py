@@ -65,11 +65,18 @@ def run(options: argparse.Namespace) -> int:
         )
         if options.sweep and not study.slo.bounded:
             raise ValueError("--sweep needs a promise: --slo-ttft-ms, --slo-tbt-ms or both")
+        if options.sweep and not studies.window_s(chosen.arrivals):
+            raise ValueError(
+                "--sweep needs requests that arrive at different times: these are at one instant"
+            )
     except ValueError as error:
         errors.print(f"drift simulate: {error}", markup=False)
         return EXIT_USAGE
     if options.timeline is not None:
         timelines.check(options.timeline)
+    for path in (options.json, options.log):  # a sweep of hours must not end in a mistyped folder
+        if path is not None and path != Path("-") and not path.absolute().parent.is_dir():
+            raise EngineError(f"{path}: can't be written: {path.absolute().parent} is no folder")
     outcome = study.sweep() if options.sweep else study.run()
     if options.json == Path("-"):
         sys.stdout.buffer.write(results.dump(outcome.result))
@@ -86,8 +93,13 @@ def run(options: argparse.Namespace) -> int:
             timelines.write(options.timeline, outcome.spans)
         except OSError as error:
             raise EngineError(f"{options.timeline}: can't be written: {error.strerror}") from error
-    if outcome.result.sweep is not None and outcome.result.sweep.goodput_rps is None:
+    sweep = outcome.result.sweep
+    if sweep is not None and sweep.goodput_rps is None:
         errors.print(
             "warning: the promise is kept at no rate; the result is of the slowest run", markup=False
+        )
+    if sweep is not None and all(tried.kept for tried in sweep.tried):
+        errors.print(
+            "warning: the promise is kept at every rate; the result is of the fastest run", markup=False
         )
     return 0

@@ -165,7 +165,9 @@ class RealNode:
     def control(self, method: str, path: str, body: Any = None, token: str = TOKEN) -> http_calls.Reply:
         return http_calls.call(self.control_url, method, path, body, {"x-drift-token": token})
 
-    def completion(self, prompt: str | list[int] = "the lazy dog", **fields: Any) -> dict[str, Any]:
+    def completion(
+        self, prompt: str | list[int] | list[list[int]] = "the lazy dog", **fields: Any
+    ) -> dict[str, Any]:
         """The body of a request whose answer is as long as asked and the same every time."""
         return {
             "model": self.model,

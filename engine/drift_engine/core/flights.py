@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from drift_engine import wire
@@ -48,6 +48,7 @@ class _Flight:
     neighbour: Load | None
     launched_s: float
     steps: int
+    step_s: float  # as predicted, 0 where nothing is known
 
 
 class _Part(NamedTuple):
@@ -194,6 +195,7 @@ class Flights:
             neighbour,
             now_s,
             steps,
+            predicted_s or 0.0,
         )
 
     def begin(self, rows: tuple[Row, ...], rest: Load, deadline_s: float, aged_s: float) -> None:
@@ -233,8 +235,15 @@ class Flights:
 
     def recall(self) -> None:
         """Something changed that the plan could not know: a pass of several steps ends with the present one."""
-        if self._flight is not None and self._flight.steps > 1:
-            self._device.recall(self._flight.event)
+        flight = self._flight
+        if flight is None or flight.steps == 1:
+            return
+        self._device.recall(flight.event)
+        if flight.step_s:
+            # Layers are launched as far as the pass lasts: it lasts no longer than the step at work.
+            steps = int((self._device.clock.now_s() - flight.launched_s) / flight.step_s) + 1
+            ends_s = flight.launched_s + min(steps, flight.steps) * flight.step_s
+            flight.view = replace(flight.view, ends_s=ends_s)
 
     def poll(self, timeout_s: float) -> list[Ended]:
         """What ended; waits for the first event. Raises DeviceError for a launch that failed or hangs."""

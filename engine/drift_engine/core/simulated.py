@@ -103,7 +103,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         threads=1,
         page_tokens=page_tokens,
         kv_pages=kv_pages,
-        kv_bytes=kv_bytes,
+        kv_bytes=kv_pages * page_tokens * shape.kv_bytes_per_token,
         mode=options.mode,
         load_s=time.monotonic() - start_s,
         splits=resolving.legal_splits(options, serving),

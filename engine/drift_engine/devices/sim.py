@@ -10,6 +10,7 @@ rest. Parts of two different splits that are in use for the moment of a change a
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -19,7 +20,9 @@ from drift_engine.devices.base import Clock, CutPass, Drawn, Event, Pass, Result
 from drift_engine.latency.loads import Load
 
 _ROUNDING_S = 1e-9
-"""Sums of float seconds that should be equal differ by less: a float of a day in seconds steps by 1e-11."""
+_ROUNDING_STEPS = 4
+"""Sums of float seconds that should be equal differ by less than one or the other: a float of a day in seconds steps
+by 1e-11, one of a machine that has been up for a year by 4e-9, and less than a step ahead time never comes."""
 
 
 class Timing(Protocol):
@@ -90,7 +93,8 @@ class SimEvent:
         if self.start_s is None:
             self.start_s = now_s
         reached_s = self._progress_s + seconds / slowdown
-        while not self.done() and (end_s := self._end_s(len(self.ends_s) + 1)) <= reached_s + _ROUNDING_S:
+        rounded_s = reached_s + max(_ROUNDING_S, _ROUNDING_STEPS * math.ulp(now_s))
+        while not self.done() and (end_s := self._end_s(len(self.ends_s) + 1)) <= rounded_s:
             self.ends_s.append(now_s + max(0.0, end_s - self._progress_s) * slowdown)
         self._progress_s = reached_s
 
@@ -194,6 +198,8 @@ class SimDevice:
             for split in self.splits
         }
         self._busy: list[SimLane] = []  # lanes with work
+        self.ended = 0
+        """Pieces of work so far."""
         self._now_s = clock.now_s()  # up to when the work was carried on
         self._paces: tuple[tuple[SimEvent, float], ...] | None = None  # who works, each with its slowdown
 
@@ -279,6 +285,7 @@ class SimDevice:
             if not event.lane.queued:
                 self._busy.remove(event.lane)
             event.finish(self._tokens, self._heard)
+        self.ended += len(done)
         if done:
             self._paces = None
         return bool(done)

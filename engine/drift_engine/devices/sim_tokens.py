@@ -31,6 +31,7 @@ class PagedTokens:
         self._eos_token_ids = eos_token_ids
         self._before: dict[int, int] = {}  # hash of what precedes the page's first token
         self._inside: dict[int, list[int]] = {}  # its tokens
+        self._through: dict[int, int] = {}  # hash of all up to the end of the page, where it is full
 
     def write(self, row: Row) -> None:
         """Raises DeviceError where the KV that the row builds on is not there."""
@@ -59,7 +60,12 @@ class PagedTokens:
             index, offset = divmod(position, size)
             page = row.pages[index]
             if not offset:
-                self._before[page] = self._digest(row.pages[index - 1], size) if index else 0
+                # Pages that this call has filled follow each other.
+                self._before[page] = (
+                    self._check(row.pages[:index])
+                    if position == first
+                    else self._filled(row.pages[index - 1])
+                )
                 self._inside[page] = []
             inside = self._inside.get(page, [])
             if len(inside) < offset:
@@ -67,10 +73,33 @@ class PagedTokens:
                     f"request {row.request_id}: page {page} holds {len(inside)} tokens, position {position} "
                     f"builds on {offset}"
                 )
+            if offset and len(token_ids) > 1 and self._check(row.pages[:index]) != self._before[page]:
+                raise DeviceError(f"page {page} holds what does not follow the pages before it")
+            self._through.pop(page, None)
             del inside[offset:]
             stop = min(end, position + size - offset)
             inside.extend(token_ids[position - first : stop - first])
             position = stop
+
+    def _check(self, pages: Sequence[int]) -> int:
+        """That these full pages follow each other; the hash of all that they hold.
+
+        Asked before each new page and each piece of a prompt: at every token it would take as long as a pass.
+        """
+        through = 0
+        for page in pages:
+            filled = self._filled(page)
+            if self._before[page] != through:
+                raise DeviceError(f"page {page} holds what does not follow the pages before it")
+            through = filled
+        return through
+
+    def _filled(self, page: int) -> int:
+        """Hash of everything up to the end of a full page."""
+        known = self._through.get(page)
+        if known is None:
+            known = self._through[page] = self._digest(page, self._page_tokens)
+        return known
 
     def _digest(self, page: int, tokens: int) -> int:
         inside = self._inside.get(page, [])[:tokens]
@@ -81,7 +110,9 @@ class PagedTokens:
     def _choose(self, draw: Draw, digest: int) -> int:
         if draw.bitmask is not None:
             bits = np.unpackbits(np.asarray(draw.bitmask).view(np.uint8), bitorder="little")
-            words: Sequence[int] = [int(word) for word in np.flatnonzero(bits) if word not in draw.banned]
+            allowed = [int(word) for word in np.flatnonzero(bits)]
+            # A grammar that is complete allows nothing but an end, which min_tokens may forbid: the grammar wins.
+            words = [word for word in allowed if word not in draw.banned] or allowed
             return words[digest % len(words)]
         ends = [end for end in self._eos_token_ids if end not in draw.banned]
         if (
@@ -90,7 +121,11 @@ class PagedTokens:
             and digest // len(self._vocabulary) % MEAN_ANSWER_TOKENS == 0
         ):
             return ends[0]
-        return self._vocabulary[digest % len(self._vocabulary)]
+        word = self._vocabulary[digest % len(self._vocabulary)]
+        if word not in draw.banned:
+            return word
+        others = [word for word in self._vocabulary if word not in draw.banned] or self._vocabulary
+        return others[digest % len(others)]
 
 
 class CountedTokens:

@@ -1,7 +1,8 @@
 """How many decode steps are planned at once where the device can look ahead and be recalled.
 
 Nothing is decided between two steps that only repeat: the same rows, on the same part, until one of them may end or
-the pages are used up. What nobody could foresee, a new request or a prefill that ended, recalls the rest.
+the pages are used up. What nobody could foresee, a new request or a prefill that ended, recalls the rest. While a
+request waits that may run, every step decides anew: who is next goes by deadlines, and there may be room for it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def steps(state: State, room: Room, begin: Sequence[Chunk] = ()) -> int:
     """
     rows, memory = room.decoding, state.memory
     most = state.limits.lookahead_steps
-    if most == 1 or not rows or room.preempted:
+    if most == 1 or not rows or room.preempted or state.waiting:
         return 1
     most = min(most, min(row.blind_tokens for row in rows))
     # `room.pages` is what is left when every row had its next token: a row fills a page in `page_tokens` steps, and

@@ -9,7 +9,6 @@ import msgspec
 from drift_engine import wire
 from drift_engine.latency.loads import Load
 
-
 NOTHING = Load()
 
 

@@ -95,6 +95,7 @@ class SimulatedNode:
         self.waiting_tokens = 0
         """Prompt tokens of requests that have no token yet."""
         self.stats: wire.Stats | None = None
+        self._undecided = False  # something ended since the core last planned
         self._ended = ended
         self._device = make_device(spec, self.clock, self._drawn)
         self._mailbox = _Mailbox(self._hear)
@@ -134,26 +135,33 @@ class SimulatedNode:
         return self._device.next_end_s()
 
     def submit(self, request_id: str, token_ids: list[int], output_tokens: int, at_s: float) -> None:
-        """A request that arrives at `at_s`, up to when the node must have run."""
+        """A request that arrives at `at_s`, up to when the node must have run: it may not know of it before."""
         if not self.answers:
             self.clock.horizon_s = at_s
             self.clock.sleep_until(at_s, 0.0)  # nothing happened meanwhile
+        assert self.clock.now_s() >= at_s, f"a node at {self.clock.now_s()} hears of {at_s}"
         self.answers[request_id] = Answer(request_id, len(token_ids))
         self.waiting_tokens += len(token_ids)
         sampling = wire.Sampling(max_tokens=output_tokens, temperature=0.0, ignore_eos=True)
         self._mailbox.inbox.append(wire.Submit(request_id, token_ids, sampling, at_s))
 
     def run(self, until_s: float) -> None:
-        """Until nothing more happens before `until_s`."""
+        """What happens up to `until_s`, and what is decided then. A node with requests has its clock there."""
         self.clock.horizon_s = until_s
         idle_turns = 0
-        while self.answers and (self.next_s <= until_s or self._device.next_end_s() == float("inf")):
-            before_s = self.clock.now_s()
+        while self.answers and not self._settled(until_s):
+            before_s, ended = self.clock.now_s(), self._device.ended
             self.core.step()
+            self._undecided = self._device.ended != ended
             idle = self._device.next_end_s() == float("inf") and self.clock.now_s() == before_s
             idle_turns = idle_turns + 1 if idle else 0
             if idle_turns > MOST_IDLE_TURNS:
                 raise EngineError(f"a simulated node does nothing about its {len(self.answers)} requests")
+
+    def _settled(self, until_s: float) -> bool:
+        if self._mailbox.inbox or self._undecided or self.clock.now_s() < until_s:
+            return False
+        return until_s < self._device.next_end_s() < float("inf")
 
     def _drawn(self, row: Row, times_s: Sequence[float]) -> None:
         answer = self.answers[row.request_id]

@@ -1,4 +1,4 @@
-"""Token ids of simulated prompts: equal where a trace says that prompts are equal, and nowhere else."""
+"""Token ids of simulated prompts: two begin with as many equal tokens as the trace says, and no more."""
 
 from __future__ import annotations
 
@@ -10,40 +10,24 @@ from drift_engine.bench.traces import Arrival
 TEXT_BYTES_PER_TOKEN = 4
 """Usual for English text and code with vocabularies of 100,000 words and more."""
 
-MOST_TOKEN_IDS = 2**31 - 1
-"""Blocks of the prefix cache hold signed 32-bit ids. Ids come again after so many, when their pages are long gone."""
 
+def token_ids(arrival: Arrival) -> list[int]:
+    """Of a recorded text its bytes, four at a time, so that texts with a common beginning share tokens.
 
-class Prompts:
-    """Gives every block of a workload token ids of its own."""
-
-    def __init__(self) -> None:
-        self._starts: dict[tuple[int, int], int] = {}
-        self._next = 1
-
-    def token_ids(self, arrival: Arrival) -> list[int]:
-        """Of a recorded text its bytes, four at a time, so that texts with a common beginning share tokens."""
-        if arrival.text is not None:
-            return _words(arrival.text)
-        ids: list[int] = []
-        size = arrival.block_tokens
-        for block in arrival.block_ids:
-            start = self._starts.get((block, size))
-            if start is None:
-                start = self._next = 1 if self._next + size > MOST_TOKEN_IDS else self._next
-                self._starts[block, size] = start
-                self._next += size
-            ids.extend(range(start, start + size))
-        return ids[: arrival.prompt_tokens]
-
-
-def _words(text: str) -> list[int]:
-    data = text.encode()
-    words = array.array("i")
-    words.frombytes(data + b" " * (-len(data) % TEXT_BYTES_PER_TOKEN))
-    if sys.byteorder == "big":
-        words.byteswap()
-    return words.tolist()
+    A block's tokens count up from its id: two blocks differ from their first token on, whatever their sizes, which is
+    all that a prefix cache asks.
+    """
+    if arrival.text is not None:
+        text = arrival.text.encode()
+        words = array.array("i")
+        words.frombytes(text + b" " * (-len(text) % TEXT_BYTES_PER_TOKEN))
+        if sys.byteorder == "big":
+            words.byteswap()
+        return words.tolist()
+    ids: list[int] = []
+    for block in arrival.block_ids:
+        ids.extend(range(block, block + arrival.block_tokens))
+    return ids[: arrival.prompt_tokens]
 
 
 def output_tokens(arrival: Arrival) -> int:

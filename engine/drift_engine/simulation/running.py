@@ -47,12 +47,12 @@ class Simulation:
         self._due: list[tuple[float, int, Arrival]] = []  # heap of (when, index, arrival)
         self._sessions: dict[str, deque[Arrival]] = {}  # turns behind the one that runs
         self._turns: dict[str, _Turn] = {}
-        self._prompts = prompts.Prompts()
         self._answered_now: list[Answer] = []
         self.records: list[RequestRecord] = []
 
     def run(self, arrivals: Sequence[Arrival], ended: Ended | None = None) -> list[RequestRecord]:
-        """What happened to each request, in the order in which they ended."""
+        """What happened to each request, in the order in which they ended. `ended` hears of each at once, of those
+        on different nodes between two arrivals in any order."""
         for arrival in arrivals:
             if arrival.session is not None and arrival.session in self._sessions:
                 self._sessions[arrival.session].append(arrival)
@@ -75,11 +75,12 @@ class Simulation:
                 if ended is not None:
                     ended(record)
             self._answered_now.clear()
+        self.records.sort(key=lambda record: (record.due_s + record.end_s, record.index))
         return self.records
 
     def _dispatch(self, due_s: float, index: int, arrival: Arrival) -> None:
         self.now_s = due_s
-        ids = self._prompts.token_ids(arrival)
+        ids = prompts.token_ids(arrival)
         most = self._spec.max_model_len_tokens
         output = prompts.output_tokens(arrival)
         clipped = ids[: most - min(output, most - 1)]

@@ -61,8 +61,13 @@ class Study:
         command: str = "drift simulate",
     ) -> None:
         """Raises ValueError that names the field, or EngineError for names that are unknown."""
-        for field, value in (("nodes", nodes), ("gpus", gpus), ("max_running", max_running)):
-            if value < 1:
+        for field, value in (
+            ("nodes", nodes),
+            ("gpus", gpus),
+            ("max_running", max_running),
+            ("chunk_tokens", chunk_tokens),
+        ):
+            if value is not None and value < 1:
                 raise ValueError(f"{field}: {value} is below 1")
         if not arrivals:
             raise ValueError("no request arrives")
@@ -89,9 +94,8 @@ class Study:
 
     @property
     def rate_rps(self) -> float:
-        """Of the arrivals as given, counted as `metrics.offered_s` does."""
-        times_s = [arrival.at_s for arrival in self._arrivals]
-        return (len(times_s) - 1) / max(max(times_s) - min(times_s), 1e-9)
+        """Of the arrivals as given."""
+        return len(self._arrivals) / window_s(self._arrivals)
 
     def run(self, scale: float = 1.0) -> Outcome:
         """With the arrivals `scale` times as fast."""
@@ -119,6 +123,7 @@ class Study:
     def sweep(self) -> Outcome:
         """The run at the highest rate that keeps the promise; at the lowest that was tried where none does."""
         assert self.slo.bounded, "a sweep needs a promise"
+        assert window_s(self._arrivals) > 0, "a sweep needs requests at different times"
         rate_rps = self.rate_rps
         found = sweeping.highest(self._keeps)
         best = found.rate_scale or min(tried.rate_scale for tried in found.tried)
@@ -135,21 +140,20 @@ class Study:
     def _keeps(self, scale: float) -> tuple[float, bool]:
         """(attainment, kept), given up as soon as it can't be kept any more."""
         total, missed = len(self._arrivals), 0
-        allowed = total * (1 - self.slo.attainment_target)
 
         def judge(record: RequestRecord) -> None:
             nonlocal missed
             good = metrics.ttft_met(record, self.slo)
             good = good and (self.slo.tbt_ms is None or metrics.p99_gap_met(record, self.slo.tbt_ms))
             missed += not good
-            if missed > allowed:
+            if (total - missed) / total < self.slo.attainment_target:  # as `metrics` judges a whole run
                 raise _GivenUp
 
         try:
             self._simulation().run(self._scaled(scale), judge)
         except _GivenUp:
-            return 1 - missed / total, False
-        return 1 - missed / total, True
+            return (total - missed) / total, False
+        return (total - missed) / total, True
 
     def _simulation(self) -> Simulation:
         if self._latency is None:
@@ -160,6 +164,12 @@ class Study:
         if scale == 1.0:
             return self._arrivals
         return [msgspec.structs.replace(arrival, at_s=arrival.at_s / scale) for arrival in self._arrivals]
+
+
+def window_s(arrivals: Sequence[Arrival]) -> float:
+    """Over which they are offered, as `metrics.offered_s` counts; 0 for a single instant."""
+    times_s = [arrival.at_s for arrival in arrivals]
+    return (max(times_s) - min(times_s)) * len(times_s) / max(1, len(times_s) - 1)
 
 
 def write_log(path: Path, records: Sequence[RequestRecord]) -> None:

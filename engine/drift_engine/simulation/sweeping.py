@@ -13,7 +13,7 @@ CLOSE = 0.03
 """Relative width of the interval at which the search ends: below the difference between two arrangements of the same
 requests."""
 
-MOST_RUNS = 24
+MOST_RUNS = 25
 """Rates from a ten-thousandth to ten thousand times the first are found within these."""
 
 
