@@ -1,7 +1,7 @@
 """Step `modes`: every mode against the same arrivals of three workloads, at three TBT targets, on the 8B shape.
 
 The rate of each workload is set once, from the calibration: prefill and decode, taking turns at the whole GPU, would
-fill `LOAD` of it. `overlap` is mode `mux` on two prioritised streams without partitions, a baseline.
+fill `LOAD` of it. `overlap` is on two prioritised streams without partitions, a baseline.
 """
 
 from __future__ import annotations
@@ -93,11 +93,10 @@ def run(report: Report, *, dry_run: bool) -> None:
     overlap = setup.open(runner, sharing.overlapping, max_running=MAX_RUNNING)
     budget_s = 1.0 if dry_run else 25.0
     contestants = []
-    for device, modes in ((split, ("fused", "mux", "auto")), (overlap, ("overlap",))):
+    sharing_modes = ("fused", "mux", "auto", "muxwise", "batch-table")
+    for device, modes in ((split, sharing_modes), (overlap, ("overlap",))):
         measured = _calibrated(runner, device, budget_s)
-        for name in modes:
-            mode = wire.Mode.MUX if name == "overlap" else wire.Mode(name)
-            contestants.append(Contestant(name, mode, device, measured))
+        contestants += [Contestant(name, wire.Mode(name), device, measured) for name in modes]
         row: dict[str, Any] = {"sharing": device.sharing, "reason": device.sharing_reason}
         row |= {
             "decode_sms": [split.decode_sms for split in device.splits],

@@ -55,6 +55,12 @@ WAYS: tuple[tuple[str, sharing.Share, bool], ...] = (
 )
 """Name, how the device is shared, and whether decode runs as graphs."""
 
+MODES: dict[sharing.Share, wire.Mode] = {
+    sharing.alone: wire.Mode.FUSED,
+    sharing.overlapping: wire.Mode.OVERLAP,
+}
+"""Those of the other ways share in space."""
+
 STEPS_BETWEEN = 3
 """Turns of the core's loop between two requests: some decode while others are prefilled."""
 
@@ -106,7 +112,7 @@ def _answers(
         device: Device = CpuDevice(runner, MonotonicClock(), threads=torch.get_num_threads())
     else:
         device = setups.open_device(runner, share, max_running=16, graphs=graphs)
-    mode = wire.Mode.FUSED if share is sharing.alone or not device.splits else wire.Mode.MUX
+    mode = MODES.get(share, wire.Mode.MUX) if device.splits else wire.Mode.FUSED
     core = LocalCore(runner, device, max_running=16, chunk_tokens=48, mode=mode)
     answers: dict[str, list[int]] = {}
     numbers = random.Random(1)

@@ -128,6 +128,8 @@ def test_tokens_are_those_of_a_lone_run_for_any_order_of_the_streams(
     seed: int,
 ) -> None:
     expected = core_harness.alone(*model, [request for request, _, _ in workload])
+    if share is sharing.overlapping:  # the other modes of two lanes take none that share SMs
+        mode = wire.Mode.OVERLAP
     with Diced(
         *model, seed, share, mode=mode, pages=pages, max_step_tokens=max_step_tokens, prefix=prefix
     ) as harness:
@@ -347,7 +349,7 @@ def test_a_split_gpus_greedy_tokens_are_the_cpus(
         with Harness(
             on_gpu,
             model[1],
-            mode=wire.Mode.MUX,
+            mode=wire.Mode.OVERLAP if share is sharing.overlapping else wire.Mode.MUX,
             pages=PAGES,
             make_device=make_device,
             latency=Erratic(random.Random(seed)),

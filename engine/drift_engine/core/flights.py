@@ -15,6 +15,7 @@ from drift_engine.devices.base import CutPass, Device, Drawn, Event, Lane, Pass,
 from drift_engine.errors import DeviceError
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import views
+from drift_engine.scheduling.pacing import Step
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.timelines import Span
 
@@ -115,6 +116,16 @@ class Flights:
     def full(self) -> bool:
         """The whole device is at work: nothing can be launched."""
         return self._flight is not None and self._flight.view.split is None
+
+    @property
+    def step_at_work(self) -> Step | None:
+        """The decode step of the pass that is at work, as predicted."""
+        flight = self._flight
+        return (
+            None
+            if flight is None or not flight.view.load.decode_rows
+            else Step(flight.view.ends_s, flight.step_s)
+        )
 
     @property
     def cutting(self) -> bool:
@@ -228,6 +239,11 @@ class Flights:
             cut.neighbour = self._flight.view.load
             self._flight.neighbour = cut.load
 
+    def settle(self, split: wire.Split) -> None:
+        """From now on the split is this one, whatever single steps take."""
+        if split != self._split:
+            self._split, self._split_since_s = split, self._device.clock.now_s()
+
     def drop(self, wanted: Callable[[str], bool]) -> None:
         """Gives up cut prefills without a wanted request: they end with the layers that were launched."""
         for cut in self._cuts:
@@ -261,8 +277,6 @@ class Flights:
     def _lane(self, split: wire.Split | None, part: int) -> Lane:
         if split is None:
             return self._device.whole
-        if split != self._split:
-            self._split, self._split_since_s = split, self._device.clock.now_s()
         return self._device.lanes(split)[part]
 
     def _poll_flight(self) -> Ended | None:

@@ -22,7 +22,7 @@ from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Promise, Request
 from drift_engine.devices.base import Device, Drawn, Row
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import batch_table, order, planner, plans, sharing, splits, views
+from drift_engine.scheduling import batch_table, order, pacing, planner, plans, sharing, splits, views
 from drift_engine.scheduling.predictions import Learned
 from drift_engine.timelines import Span
 
@@ -76,6 +76,7 @@ class Core:
         self._table_for: tuple[tuple[wire.Split, ...], float] | None = None
         self._pressed = False
         self._outputs: list[wire.Output] = []
+        self._held: list[tuple[Request, wire.Output]] = []  # first tokens, by `scheduling.pacing`
         self._events_sequence = 1  # 0 means: before the first
         self._activity_s = dict.fromkeys(wire.Activity, 0.0)
         self._worked_s = 0.0  # by the loop, since a pass ended
@@ -111,6 +112,8 @@ class Core:
         waited_s = clock.now_s() - launched_s
         for flight in ended:
             self._merge(flight)
+        if self._held and self._flights.step_at_work is None:
+            self._tell_held()
         self._emit()
         if activity is not None:
             self._account(activity, ended, clock.now_s() - start_s, waited_s)
@@ -248,6 +251,8 @@ class Core:
                 min(request.deadline_s for request in begun),
                 min(order.aged_s(request.arrival_s, request.deadline_s) for request in begun),
             )
+        if plan.base is not None:
+            flights.settle(plan.base)
         if decode or prefill:
             # A split whose prefill found no pages is none: the pass has the device to itself.
             split = plan.split if flights.cutting else None
@@ -269,6 +274,7 @@ class Core:
 
     def _preempt(self, request: Request) -> None:
         """Back to its place in the line; its written pages stay cached for as long as nobody needs them."""
+        self._tell_held()
         self._queues.remove(request)
         self._give_back(request)
         request.rest()
@@ -342,23 +348,35 @@ class Core:
                 finish, stop_token, error = wire.FinishReason.ABORTED, None, str(grammar_error)
             if finish is not None:
                 break
-        request.drew(taken, self._device.clock.now_s())
         logprobs = [one.logprobs for one in drawn[:taken] if one.logprobs is not None]
-        self._outputs.append(
-            wire.Output(
-                request.request_id,
-                [one.token_id for one in drawn[:taken]],
-                logprobs or None,
-                finish,
-                stop_token,
-                request.first_cached_tokens or 0 if first else 0,
-                error,
-                request.queued_s if first else 0.0,
-            )
+        output = wire.Output(
+            request.request_id,
+            [one.token_id for one in drawn[:taken]],
+            logprobs or None,
+            finish,
+            stop_token,
+            request.first_cached_tokens or 0 if first else 0,
+            error,
+            request.queued_s if first else 0.0,
         )
+        now_s, step = self._device.clock.now_s(), self._flights.step_at_work
+        if first and finish is None and pacing.waits(step, request.deadline_s, request.tbt_target_s, now_s):
+            self._held.append((request, output))
+        else:
+            request.drew(taken, now_s)
+            self._outputs.append(output)
         return finish is not None
 
+    def _tell_held(self) -> None:
+        """First tokens that waited for a step to end."""
+        now_s = self._device.clock.now_s()
+        for request, output in self._held:
+            request.drew(len(output.token_ids), now_s)
+            self._outputs.append(output)
+        self._held.clear()
+
     def _finish(self, request: Request) -> None:
+        self._held = [held for held in self._held if held[0] is not request]
         self._queues.remove(request)
         self._give_back(request)
         self._unchecked = True

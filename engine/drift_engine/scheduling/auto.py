@@ -45,7 +45,8 @@ def _choose(
     latency: Predictions,
     now_s: float,
 ) -> wire.Mode:
-    allowed_s = slack.allowed_s(room.decoding, now_s, pressed=state.pressed)
+    fastest_s = fused.fastest_s(state, room, latency)
+    allowed_s = slack.allowed_s(room.decoding, now_s, fastest_s, pressed=state.pressed)
     prefill = Load.prefill(pieces)
     in_mux = _mux_s(state, room.decode, allowed_s, prefill, latency, now_s)
     reused = pieces[0][1]
@@ -61,7 +62,7 @@ def _mux_s(
     state: State, decode: Load, allowed_s: float, prefill: Load, latency: Predictions, now_s: float
 ) -> float | None:
     """Until the prefill is done on its part; longer by as much as decode misses its time."""
-    split = splits.choose(state, decode, allowed_s, prefill, latency, now_s)
+    split = splits.settled(state, decode, allowed_s, prefill, latency, now_s)
     step_s = latency.beside_s(decode, split.decode_sms, prefill)
     prefill_s = latency.beside_s(prefill, split.prefill_sms, decode)
     if step_s is None or prefill_s is None:

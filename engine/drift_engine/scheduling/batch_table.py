@@ -18,7 +18,7 @@ from drift_engine.latency.loads import Load
 from drift_engine.scheduling import two_lanes
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.two_lanes import Policy
+from drift_engine.scheduling.two_lanes import Chosen, Policy
 from drift_engine.scheduling.views import State, Table
 
 TYPICAL_PROMPT_TOKENS = 512
@@ -67,13 +67,14 @@ def read(text: str, splits: Sequence[wire.Split]) -> Table:
     return tuple(table.items())
 
 
-def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> wire.Split:
+def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> Chosen:
     """That of the largest size that the batch reaches, else the first; the middle one while there is no table."""
     rows, found = len(room.decoding), None
     for first, candidate in state.table:
         if found is None or first <= rows:
             found = candidate
-    return found or state.lanes.splits[len(state.lanes.splits) // 2]
+    found = found or state.lanes.splits[len(state.lanes.splits) // 2]
+    return Chosen(found, found)
 
 
 BATCH_TABLE = Policy(wire.Mode.BATCH_TABLE, split, two_lanes.first_come_tokens, two_lanes.never)

@@ -57,6 +57,11 @@ def plan(
     )
 
 
+def fastest_s(state: State, room: Room, latency: Predictions) -> float:
+    """Of a step over the room's decode rows: alone on the whole device. 0 where nothing is known."""
+    return latency.pass_s(room.decode, state.lanes.sms) or 0.0
+
+
 def pending(state: State, room: Room) -> list[tuple[int, int]]:
     """The prefill that is next, at most one pass of it."""
     budget, pieces = state.limits.max_step_tokens, []
@@ -120,6 +125,6 @@ def find_budget_tokens(state: State, room: Room, pieces: Pieces, latency: Predic
         return ceiling
     if not pieces:
         return 0
-    allowed_s = slack.allowed_s(room.decoding, now_s, pressed=state.pressed)
+    allowed_s = slack.allowed_s(room.decoding, now_s, fastest_s(state, room, latency), pressed=state.pressed)
     found = largest_chunk_tokens(room.decode, pieces, allowed_s, ceiling, state.lanes.sms, latency)
     return min(FIRST_CHUNK_TOKENS, ceiling) if found is None else found

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission, overtaking, slack, splits
+from drift_engine.scheduling import admission, fused, overtaking, slack, splits
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.two_lanes import Policy
+from drift_engine.scheduling.two_lanes import Chosen, Policy
 from drift_engine.scheduling.views import State
 
 CONSTANT_SHARE = 0.1
@@ -26,10 +26,14 @@ PROBE_TOKENS = (128, 256)
 _PROBES = tuple(Load.prefill([(tokens, 0)]) for tokens in PROBE_TOKENS)
 
 
-def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> wire.Split:
-    """The fewest decode SMs whose step keeps the time that the rows have."""
-    allowed_s = slack.allowed_s(room.decoding, now_s, pressed=state.pressed)
-    return splits.choose(state, room.decode, allowed_s, prefill, latency, now_s)
+def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> Chosen:
+    """The fewest decode SMs whose step keeps the time that the rows have; more for a step that is in a hurry."""
+    allowed_s = slack.allowed_s(
+        room.decoding, now_s, fused.fastest_s(state, room, latency), pressed=state.pressed
+    )
+    usual_s = max(allowed_s, slack.usual_s(room.decoding, pressed=state.pressed))
+    base = splits.settled(state, room.decode, usual_s, prefill, latency, now_s)
+    return Chosen(splits.urgent(state, base, room.decode, allowed_s, prefill, latency), base)
 
 
 def batch_tokens(state: State, room: Room, latency: Predictions) -> int:

@@ -15,18 +15,18 @@ from drift_engine.latency.loads import Load
 from drift_engine.scheduling import slack, two_lanes
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.two_lanes import Policy
+from drift_engine.scheduling.two_lanes import Chosen, Policy
 from drift_engine.scheduling.views import Cut, State
 
 
-def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> wire.Split:
+def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> Chosen:
     """Nothing known counts as kept: the first step tells."""
     target_s = slack.promised_s(room.decoding)
     for found in state.lanes.splits:
         step_s = latency.beside_s(room.decode, found.decode_sms, prefill)
         if step_s is None or step_s <= target_s:
-            return found
-    return state.lanes.splits[-1]
+            return Chosen(found, found)
+    return Chosen(state.lanes.splits[-1], state.lanes.splits[-1])
 
 
 def interrupts(state: State, cut: Cut, latency: Predictions, now_s: float) -> bool:

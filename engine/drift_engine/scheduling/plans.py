@@ -32,6 +32,7 @@ class Plan:
     begin: tuple[Chunk, ...] = ()  # chunks of a prefill that is launched by layers
     layers: int = 0  # how many to launch of the prefill that is cut
     split: wire.Split | None = None
+    base: wire.Split | None = None  # which the split is a departure from, for one step
 
     @property
     def empty(self) -> bool:

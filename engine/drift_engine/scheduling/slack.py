@@ -18,9 +18,9 @@ CHAIN_GAP_TARGETS = 2.0
 """Longest gap that saved time may pay for. At the default target of 80 ms: 160 ms, below the quarter of a second from
 which on readers see a stream stop. Estimate."""
 
-LEAST_SHARE = 0.75
-"""A row that is late asks for a step of this share of its target, not for all of the device: what is late stays late,
-and a row that joins after its prefill has waited up to a step for the others. Estimate."""
+LATE_SHARE = 0.75
+"""A row whose time no step can keep any more asks for one of this share of its target, not for all of the device:
+what is late stays late. Estimate."""
 
 PRESSED_SHARE = 0.5
 """Under KV pressure steps aim at this share of their time, so that decode gets the larger part and finishes."""
@@ -35,11 +35,19 @@ def due_s(
     return min(first_s + (tokens_since_first + 1) * target_s, last_s + CHAIN_GAP_TARGETS * target_s)
 
 
-def allowed_s(rows: Sequence[Running], now_s: float, *, pressed: bool) -> float:
-    """That a step of these decode rows may take if it starts now."""
-    left_s = min([row.due_s for row in rows]) - now_s
-    least_s = LEAST_SHARE * promised_s(rows)
-    return max(left_s, least_s) * (PRESSED_SHARE if pressed else 1.0)
+def allowed_s(rows: Sequence[Running], now_s: float, fastest_s: float, *, pressed: bool) -> float:
+    """That a step of these decode rows may take if it starts now; `fastest_s` is how long any takes at least."""
+    found_s = min([row.due_s for row in rows]) - now_s
+    if found_s < fastest_s:
+        late_s = max(fastest_s, LATE_SHARE * promised_s(rows))
+        found_s = min([left_s for row in rows if (left_s := row.due_s - now_s) >= fastest_s], default=late_s)
+        found_s = min(found_s, late_s)
+    return found_s * (PRESSED_SHARE if pressed else 1.0)
+
+
+def usual_s(rows: Sequence[Running], *, pressed: bool) -> float:
+    """That a step may take where no row is in a hurry."""
+    return promised_s(rows) * (PRESSED_SHARE if pressed else 1.0)
 
 
 def promised_s(rows: Sequence[Running]) -> float:

@@ -29,7 +29,7 @@ def needed(mode: wire.Mode) -> bool:
     return mode in (wire.Mode.MUX, wire.Mode.MUXWISE, wire.Mode.BATCH_TABLE, wire.Mode.OVERLAP)
 
 
-def choose(
+def settled(
     state: State, decode: Load, allowed_s: float, prefill: Load, latency: Predictions, now_s: float
 ) -> wire.Split:
     """The fewest decode SMs whose step, beside the prefill, takes no longer than allowed; the most where none does.
@@ -40,6 +40,18 @@ def choose(
         step_s = latency.beside_s(decode, split.decode_sms, prefill)
         if step_s is None or step_s <= allowed_s * share:
             return split
+    return state.lanes.splits[-1]
+
+
+def urgent(
+    state: State, base: wire.Split, decode: Load, allowed_s: float, prefill: Load, latency: Predictions
+) -> wire.Split:
+    """For the step at hand: `base`, or more decode SMs where its rows have less time than usual."""
+    for split in state.lanes.splits:
+        if split.decode_sms >= base.decode_sms:
+            step_s = latency.beside_s(decode, split.decode_sms, prefill)
+            if step_s is None or step_s <= allowed_s:
+                return split
     return state.lanes.splits[-1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
@@ -24,12 +25,19 @@ SOLO_AHEAD_S = 0.05
 gap between two pieces, some 0.1 ms on a CPU, stays below 0.5 %."""
 
 
+class Chosen(NamedTuple):
+    """A split for one step, and the one that it is a departure from."""
+
+    split: wire.Split
+    base: wire.Split
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a mode decides for itself."""
 
     mode: wire.Mode
-    split: Callable[[State, Room, Load, Predictions, float], wire.Split]
+    split: Callable[[State, Room, Load, Predictions, float], Chosen]
     """For the room's decode rows beside this prefill, now."""
     batch_tokens: Callable[[State, Room, Predictions], int]
     """How many tokens a prefill takes up."""
@@ -70,9 +78,10 @@ def plan(policy: Policy, state: State, room: Room, latency: Predictions, now_s: 
     steps = lookahead.steps(state, room, begin)
     if prefill is None:
         return Plan(policy.mode, preempt=room.preempted, decode=decode, steps=steps)
-    split = None
+    split = base = None
     if decoding:
-        split = policy.split(state, room, prefill, latency, now_s)
+        split, base = policy.split(state, room, prefill, latency, now_s)
+        steps = steps if split == base else 1
     elif flight is not None:
         split = flight.split
     if split is not None and any(cut.split is None and cut.launched > cut.done for cut in lanes.cuts):
@@ -81,12 +90,12 @@ def plan(policy: Policy, state: State, room: Room, latency: Predictions, now_s: 
     if split is None:
         horizon_s, prefill_s = SOLO_AHEAD_S, latency.pass_s(prefill, lanes.sms)
     else:
-        beside = flight.load if flight is not None else room.decode
-        prefill_s = latency.beside_s(prefill, split.prefill_sms, beside)
+        decode_load = flight.load if flight is not None else room.decode
+        prefill_s = latency.beside_s(prefill, split.prefill_sms, decode_load)
         if flight is not None:
             horizon_s = max(0.0, flight.ends_s - now_s)
         else:
-            horizon_s = steps * (latency.beside_s(beside, split.decode_sms, prefill) or SOLO_AHEAD_S)
+            horizon_s = steps * (latency.beside_s(decode_load, split.decode_sms, prefill) or SOLO_AHEAD_S)
     carries = policy.carries or not decoding
     return Plan(
         policy.mode,
@@ -97,6 +106,7 @@ def plan(policy: Policy, state: State, room: Room, latency: Predictions, now_s: 
         begin=begin,
         layers=_layers(cut, state.limits.layers, prefill_s, horizon_s, carries=carries),
         split=split,
+        base=base,
     )
 
 

@@ -96,6 +96,7 @@ class SimulatedNode:
         """Prompt tokens of requests that have no token yet."""
         self.stats: wire.Stats | None = None
         self._undecided = False  # something ended since the core last planned
+        self._times_s: dict[str, Sequence[float]] = {}  # of tokens that were drawn and not told yet
         self._ended = ended
         self._device = make_device(spec, self.clock, self._drawn)
         self._mailbox = _Mailbox(self._hear)
@@ -164,10 +165,8 @@ class SimulatedNode:
         return until_s < self._device.next_end_s() < float("inf")
 
     def _drawn(self, row: Row, times_s: Sequence[float]) -> None:
-        answer = self.answers[row.request_id]
-        if not answer.token_times_s:
-            self.waiting_tokens -= answer.prompt_tokens
-        answer.token_times_s.extend(times_s)
+        if len(times_s) > 1:  # of one step, the time is that at which it is told
+            self._times_s[row.request_id] = times_s
 
     def _hear(self, message: wire.FromCore) -> None:
         if not isinstance(message, wire.Step):
@@ -176,10 +175,13 @@ class SimulatedNode:
         for output in message.outputs:
             answer = self.answers[output.request_id]
             answer.cached_tokens = max(answer.cached_tokens, output.cached_tokens)
+            if not answer.token_times_s:
+                self.waiting_tokens -= answer.prompt_tokens
+            if output.token_ids:
+                now_s = (self.clock.now_s(),)
+                answer.token_times_s.extend(self._times_s.pop(output.request_id, now_s))
             if output.finish is not None:
                 answer.finish, answer.error = output.finish, output.error
-                if not answer.token_times_s:
-                    self.waiting_tokens -= answer.prompt_tokens
                 del self.answers[output.request_id]
                 self._ended(answer)
 
