@@ -54,7 +54,14 @@ def test_a_dry_run_goes_through_every_step(tmp_path: Path) -> None:
     assert {row["device"] for row in beside} == {"split", "overlap"}
     assert {row["sms"] for row in steps["grid"]["results"]["grid"]} == {1, 2, 3, 4}
     cells = steps["modes"]["results"]["modes"]
-    assert [cell["mode"] for cell in cells] == ["fused", "mux", "auto", "overlap"]
+    assert [cell["mode"] for cell in cells] == [
+        "fused",
+        "mux",
+        "auto",
+        "muxwise",
+        "batch-table",
+        "overlap",
+    ]
     for cell in cells:
         assert cell["ended"] == cell["turns"] == cells[0]["turns"] > 1
         assert 0 <= cell["kept_share"] <= cell["kept_mean_share"] <= cell["ttft_kept_share"] <= 1

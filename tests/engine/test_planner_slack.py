@@ -45,12 +45,21 @@ def test_a_chain_never_plans_a_gap_beyond_its_bound(gaps_s: list[float], target_
 
 def test_the_row_that_is_due_first_bounds_the_step() -> None:
     rows = (decoding("a", 9, due_s=1.08), decoding("b", 9, due_s=1.07))
-    assert slack.allowed_s(rows, 1.0, pressed=False) == pytest.approx(0.07)
-    assert slack.allowed_s(rows, 1.0, pressed=True) == pytest.approx(0.035)
+    assert slack.allowed_s(rows, 1.0, 0.0, pressed=False) == pytest.approx(0.07)
+    assert slack.allowed_s(rows, 1.0, 0.0, pressed=True) == pytest.approx(0.035)
 
 
-def test_a_late_row_asks_for_no_more_than_a_share_of_its_target() -> None:
-    assert slack.allowed_s((decoding("a", 9, due_s=0.5),), 1.0, pressed=False) == pytest.approx(0.06)
+def test_a_row_that_no_step_can_serve_in_time_asks_for_no_more_than_a_share_of_its_target() -> None:
+    assert slack.allowed_s((decoding("a", 9, due_s=0.5),), 1.0, 0.01, pressed=False) == pytest.approx(0.06)
+
+
+def test_a_late_row_does_not_hide_one_that_can_be_served_in_time() -> None:
+    rows = (
+        decoding("late", 9, due_s=1.005),
+        decoding("soon", 9, due_s=1.03),
+        decoding("later", 9, due_s=1.07),
+    )
+    assert slack.allowed_s(rows, 1.0, 0.01, pressed=False) == pytest.approx(0.03)
 
 
 def test_saved_time_buys_prefill_a_larger_part_and_a_larger_chunk() -> None:
@@ -87,7 +96,7 @@ def test_under_pressure_decode_gets_the_larger_part_and_prefill_a_smaller_chunk(
         split = planner.plan(wire.Mode.MUX, picture, latency, 0.0).split
         chunk = planner.plan(wire.Mode.FUSED, picture, latency, 0.0).prefill[0].tokens
         found.append((split, chunk))
-    assert [split for split, _ in found] == [wire.Split(3, 5), wire.Split(5, 3)]
+    assert [split for split, _ in found] == [wire.Split(3, 5), wire.Split(6, 2)]
     assert found[0][1] > 4 * found[1][1]
 
 

@@ -38,7 +38,7 @@ SPEC = NodeSpec(
     max_running=32,
     overhead_s=0.0,
 )
-MODES = [*wire.Mode]
+MODES = [mode for mode in wire.Mode if mode is not wire.Mode.OVERLAP]  # its lanes share SMs
 ONE_LANE = [wire.Mode.FUSED, wire.Mode.PREFILL_FIRST]
 
 

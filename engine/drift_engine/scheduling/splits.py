@@ -13,6 +13,10 @@ from drift_engine.latency.loads import Load
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import Lanes, State
 
+FILL_SHARE = 0.95
+"""Of its time that a step may fill: the loop between two steps takes the rest, 0.5 to 1 ms of 15 and more. That it
+may take longer than usual is in the prediction already, unlike in `fused.SLACK_SHARE`. Estimate."""
+
 KEEP_SHARE = 0.85
 """A smaller decode part is taken only when its step fills no more than this of its time, a larger one as soon as the
 present one's exceeds it: the split does not flutter. Estimate."""
@@ -38,7 +42,7 @@ def settled(
     """
     for split, share in open_splits(state.lanes, state.limits.min_dwell_s, now_s):
         step_s = latency.beside_s(decode, split.decode_sms, prefill)
-        if step_s is None or step_s <= allowed_s * share:
+        if step_s is None or step_s <= allowed_s * share * FILL_SHARE:
             return split
     return state.lanes.splits[-1]
 
@@ -50,7 +54,7 @@ def urgent(
     for split in state.lanes.splits:
         if split.decode_sms >= base.decode_sms:
             step_s = latency.beside_s(decode, split.decode_sms, prefill)
-            if step_s is None or step_s <= allowed_s:
+            if step_s is None or step_s <= allowed_s * FILL_SHARE:
                 return split
     return state.lanes.splits[-1]
 

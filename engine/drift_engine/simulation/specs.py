@@ -31,6 +31,10 @@ def spec(
     kept_spans: int = 0,
 ) -> NodeSpec:
     """A node of `gpus` GPUs. Raises OptionsError, ModelError or CapacityError."""
+    if mode is wire.Mode.OVERLAP:
+        raise OptionsError(
+            "mode: overlap is not simulated: what lanes on the same SMs cost each other is not known"
+        )
     profile, shape = profiles.named(hardware), shapes.read(model, gpus)
     kv_tokens = shape.kv_tokens(profile)
     kv_tokens -= kv_tokens % PAGE_TOKENS
