@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from benchmarks import machine, workloads
 from benchmarks.engine import local_core, replays, results, shapes
+from benchmarks.simulation import this_machine
 
 import drift_tiny
 from drift_engine import models, wire
@@ -25,9 +26,7 @@ from drift_engine.bench.records import RequestRecord
 from drift_engine.bench.results import Slo
 from drift_engine.bench.traces import Arrival
 from drift_engine.options import NodeOptions, SloOptions
-from drift_engine.simulation.nodes import NodeSpec
 from drift_engine.simulation.running import Simulation
-from drift_engine.simulation.timings import LearnedTiming
 
 MAX_RUNNING = 64
 
@@ -40,25 +39,10 @@ def compare(model: Path, mode: wire.Mode, arrivals: list[Arrival], slo: SloOptio
     config = models.read_config(model)
     try:
         measured = replays.replay(core, arrivals, vocabulary=config.vocab_size)
-        stats, latency = core.mailbox.stats, core.latency
-        assert stats is not None
-        spec = NodeSpec(
-            timing=LearnedTiming(latency),
-            sms=core.device.whole.sms,
-            splits=tuple(core.device.splits),
-            layers=config.num_layers,
-            pairs_share=2 * config.num_layers * config.q_size / config.num_parameters,
-            kv_tokens=core.ready.kv_pages * core.ready.page_tokens,
-            max_model_len_tokens=core.ready.max_model_len_tokens,
-            mode=mode,
-            targets=slo.targets,
-            max_running=MAX_RUNNING,
-            max_step_tokens=2048,
-            overhead_s=max(0.0, stats.overhead_s_total / stats.steps_total),
-        )
+        spec = this_machine.spec(core, model, mode, slo.targets, this_machine.overhead_s(core))
     finally:
         core.close()
-    simulated = Simulation(spec, latency.snapshot(), nodes=1).run(arrivals)
+    simulated = Simulation(spec, core.latency.snapshot(), nodes=1).run(arrivals)
     return _sides(measured, simulated, 1e3 * spec.overhead_s)
 
 

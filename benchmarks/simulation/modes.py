@@ -23,7 +23,13 @@ from drift_engine.bench import shaping, traces
 from drift_engine.bench.results import Slo, Workload
 from drift_engine.simulation.studies import Study
 
-MODES = tuple(mode for mode in wire.Mode if mode is not wire.Mode.OVERLAP)
+MODES = (
+    wire.Mode.AUTO,
+    wire.Mode.MUX,
+    wire.Mode.FUSED,
+    wire.Mode.MUXWISE,
+    wire.Mode.BATCH_TABLE,
+)
 EQUAL_LOAD = 0.8
 ATTAINMENT = 0.95
 TTFT_MS = 1000.0
@@ -38,9 +44,9 @@ class Workbook(NamedTuple):
 
 
 WORKBOOKS = {
-    "mooncake conversation": Workbook("mooncake_conversation_first_1200s.jsonl.gz", 400, 0.5),
-    "mooncake synthetic": Workbook("mooncake_synthetic.jsonl.gz", 400, 0.5),
-    "azure conversation": Workbook("azure2023_conversation.csv.gz", 1500, 10.0),
+    "mooncake conversation": Workbook("mooncake_conversation_first_1200s.jsonl.gz", 600, 0.5),
+    "mooncake synthetic": Workbook("mooncake_synthetic.jsonl.gz", 600, 0.5),
+    "azure conversation": Workbook("azure2023_conversation.csv.gz", 1500, 12.0),
 }
 
 

@@ -113,3 +113,12 @@ def test_bench_lines_measure_without_a_failure_and_the_plot_line_draws(url: str,
     arguments = [str(tmp_path / word) if word in WRITTEN else word for word in plot[1:]]
     subprocess.run([*DRIFT, *arguments], cwd=ROOT, check=True, timeout=60)
     assert (tmp_path / "result.svg").stat().st_size
+
+
+def test_the_simulate_line_says_what_would_be() -> None:
+    (line,) = (command for command in commands() if command[:2] == [".venv/bin/drift", "simulate"])
+    run = subprocess.run(
+        [*DRIFT, *line[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "simulated nodes of h200" in run.stdout
