@@ -18,6 +18,7 @@ from drift_engine.latency.loads import Load
 from drift_engine.scheduling import two_lanes
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
+from drift_engine.scheduling.splits import FILL_SHARE
 from drift_engine.scheduling.two_lanes import Chosen, Policy
 from drift_engine.scheduling.views import State, Table
 
@@ -41,7 +42,7 @@ def tuned(
             step_s = latency.beside_s(Load.decode(rows, rows * context_tokens), split.decode_sms, prefill)
             if step_s is None:
                 return None
-            if step_s <= tbt_target_s:
+            if step_s <= tbt_target_s * FILL_SHARE:
                 found = split
                 break
         table.append((first, found))
