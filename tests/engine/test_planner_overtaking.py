@@ -191,6 +191,16 @@ def test_who_overtakes_leaves_pages_to_those_under_way(rows: int) -> None:
         assert [chunk.request_id for chunk in found[1]] == list(admitted)
 
 
+def test_who_overtakes_between_layers_leaves_pages_to_the_rest_of_the_prompt() -> None:
+    """What the pass computes has its pages; 800 are for its rest, 26 for the short one, one for each that runs."""
+    needed = 800 + 26 + 1
+    for free, expected in ((needed, ["p"]), (needed - 1, [])):
+        picture = state(
+            waiting=(new("p", 100, deadline_s=0.2),), lanes=lanes(cut=cut(rest=REST)), in_flight=1, free=free
+        )
+        assert served(planner.plan(wire.Mode.MUX, picture, SPEEDS, 0.0)) == expected
+
+
 @pytest.mark.parametrize("mode", OVERTAKING)
 def test_who_does_not_fit_before_a_prompt_waits_behind_it(mode: wire.Mode) -> None:
     picture = between(100, 0.2, under_way())
