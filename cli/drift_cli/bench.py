@@ -11,15 +11,13 @@ import sys
 from pathlib import Path
 
 import msgspec
-from rich.console import Console, Group
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from drift_cli import workloads
+from drift_cli import tables, workloads
 from drift_engine.bench import comparing, results, running
 from drift_engine.bench.preparing import Wishes
 from drift_engine.bench.records import RequestRecord
-from drift_engine.bench.results import Result
 from drift_engine.bench.servers import Server
 
 API_KEY_VARIABLE = "DRIFT_API_KEY"
@@ -102,7 +100,7 @@ def _report(options: argparse.Namespace, outcome: running.Outcome, errors: Conso
     elif options.json:
         results.write(result, options.json)
     if not to_stdout and not options.quiet:
-        Console().print(tables(result))
+        Console().print(tables.of(result))
     for warning in outcome.warnings:
         errors.print(f"warning: {warning}", markup=False)
     if result.interrupted:
@@ -150,95 +148,11 @@ def _load(options: argparse.Namespace) -> running.Load:
 
 def _compare(a_path: Path, b_path: Path) -> int:
     comparison = comparing.compare(results.read(a_path), results.read(b_path))
-    shown = Table("", "A", "B", "B / A", title=f"A {a_path.name}, B {b_path.name}")
-    for row in comparison.rows:
-        ratio = "-" if row.ratio is None else f"{row.ratio:.3f}"
-        shown.add_row(row.name, _number(row.a), _number(row.b), ratio)
     console = Console()
-    console.print(shown)
+    console.print(tables.side_by_side(comparison, a_path.name, b_path.name))
     for difference in comparison.differences:
         console.print(f"differs: {difference}", markup=False, soft_wrap=True)
     return 0
-
-
-def tables(result: Result) -> Group:
-    """What a person wants to know first."""
-    shown = Table(
-        "",
-        "p50",
-        "p90",
-        "p99",
-        "max",
-        title=f"{result.model} {_where(result)}, mode {result.mode}",
-        min_width=60,
-    )
-    for name, spread in (
-        ("TTFT ms", result.ttft_ms),
-        ("TBT ms (all gaps)", result.tbt_ms),
-        ("TPOT ms", result.tpot_ms),
-        ("end to end ms", result.e2e_ms),
-    ):
-        shown.add_row(name, *(_number(value) for value in (spread.p50, spread.p90, spread.p99, spread.max)))
-    worst = result.tbt_ms
-    shown.add_row("TBT ms (worst gap)", _number(worst.worst_gap_p50), "", _number(worst.worst_gap_p99), "")
-    facts = [
-        ("requests, failed, skipped", f"{result.requests}, {result.failed}, {result.skipped}"),
-        ("seconds", _number(result.duration_s)),
-        ("offered, answered per s", f"{_number(result.rate_rps)}, {_number(result.completed_rps)}"),
-        ("prompt tokens, cached", f"{result.prompt_tokens}, {_share(result.cached_share)}"),
-        ("output tokens, per s", f"{result.output_tokens}, {_number(result.output_tokens_per_s)}"),
-    ]
-    slo = result.slo
-    if slo.bounded:
-        bounds = [
-            f"{name} {bound:g} ms" for name, bound in (("TTFT", slo.ttft_ms), ("TBT", slo.tbt_ms)) if bound
-        ]
-        facts.append(("promise", f"{', '.join(bounds)} for {slo.attainment_target:.1%}"))
-        for name, attainment, goodput_rps in (
-            ("kept (P99 gap), good per s", result.attainment, result.goodput_rps),
-            *(
-                (f"kept ({reading}), good per s", judgement.attainment, judgement.goodput_rps)
-                for reading, judgement in (
-                    ("worst gap", result.by_worst_gap),
-                    ("mean gap", result.by_mean_gap),
-                )
-                if judgement is not None
-            ),
-        ):
-            facts.append((name, f"{_share(attainment)}, {_number(goodput_rps)}"))
-        facts.append(("one-token answers (TTFT only)", str(result.one_token_answers)))
-    if result.generator is not None:
-        send, loop = result.generator.send_lag_ms, result.generator.loop_lag_ms
-        lags = f"{_number(send.p99)} sending, {_number(loop.p99 if loop else None)} receiving"
-        facts.append(("generator's lag p99 ms", lags))
-    if result.server_counts is not None:
-        facts.append(("server's counters", "agree" if result.server_counts.agree else "DIFFER"))
-    if result.realtime_factor is not None:
-        facts.append(("times real time", _number(result.realtime_factor)))
-    if result.sweep is not None:
-        facts.append(("highest rate that keeps it", f"{_number(result.sweep.goodput_rps)} per s"))
-    told = Table.grid(padding=(0, 2))
-    for name, value in facts:
-        told.add_row(name, value)
-    return Group(shown, told)
-
-
-def _where(result: Result) -> str:
-    if result.kind == "bench":
-        return f"at {result.url}"
-    return f"on {result.nodes} simulated node{'s' * (result.nodes != 1)} of {result.hardware}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value.is_integer():
-        return f"{value:.0f}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
 
 
 class _ProgressBar(running.Watcher):

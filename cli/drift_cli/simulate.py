@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from drift_cli import workloads
-from drift_cli.bench import tables
+from drift_cli import tables, workloads
 from drift_engine import timelines, wire
 from drift_engine.bench import results
 from drift_engine.errors import EngineError
@@ -85,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json is not None:
             results.write(outcome.result, options.json)
         if not options.quiet:
-            Console().print(tables(outcome.result))
+            Console().print(tables.of(outcome.result))
     if options.log is not None:
         studies.write_log(options.log, outcome.records)
     if options.timeline is not None:

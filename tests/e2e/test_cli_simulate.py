@@ -195,12 +195,12 @@ def test_files_that_cannot_be_written_are_known_before_the_run(
     assert capsys.readouterr().out == ""
 
 
-def test_it_never_loads_torch() -> None:
+def test_it_loads_no_torch_and_no_client() -> None:
     script = f"""
 import sys
 from drift_cli.main import main
 assert main({["simulate", *POISSON, "--quiet"]!r}) == 0
-heavy = {{"torch", "triton", "transformers", "fastapi", "matplotlib"}} & set(sys.modules)
+heavy = {{"torch", "triton", "transformers", "fastapi", "matplotlib", "aiohttp"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

@@ -1,19 +1,20 @@
 """A core in virtual time: its device knows how long things take and computes nothing.
 
-Requests are the core's own, and so are the planner, the queues and the pages; every drawn token is 0.
+Requests are the core's own, and so are the planner, the queues and the pages. What its promises are is seen here by
+the times at which answers are told; `sim_core` looks at what is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from drift_engine import wire
 from drift_engine.cache import KvCache
-from drift_engine.core.grammars import Grammars
+from drift_engine.clock import VirtualClock
 from drift_engine.core.limits import CoreLimits
 from drift_engine.core.loop import Core
-from drift_engine.devices.base import CutPass, Drawn, Event, Pass, Results, load_of
+from drift_engine.devices.sim import SimDevice
+from drift_engine.devices.sim_tokens import CountedTokens
 from drift_engine.latency import LatencyModel
 from drift_engine.latency.costs import Prior
 from drift_engine.latency.loads import Load
@@ -21,108 +22,32 @@ from drift_engine.latency.loads import Load
 LAYERS = 8
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.time_s = 0.0
+class Unhindered:
+    """What the latency model begins with is the truth; nothing is slower beside a neighbour."""
 
-    def now_s(self) -> float:
-        return self.time_s
+    def __init__(self, speeds: Prior) -> None:
+        self._truth = LatencyModel(speeds)
 
-
-class VirtualEvent:
-    def __init__(self, clock: Clock, start_s: float, seconds: float, work: Pass) -> None:
-        self.ends_s = start_s + seconds
-        drawn = {request_id: [Drawn(0)] for request_id in work.draws()}
-        self._clock, self._results = clock, Results(drawn, start_s, seconds, seconds)
-
-    def done(self) -> bool:
-        return self._clock.time_s >= self.ends_s
-
-    def results(self) -> Results:
-        assert self.done(), "results of a pass that is still running"
-        return self._results
-
-
-class VirtualCut:
-    layers = LAYERS
-
-    def __init__(self, work: Pass) -> None:
-        self.work, self.launched, self.free_s = work, 0, 0.0
-
-    def drop(self) -> None:
-        pass
-
-
-class VirtualLane:
-    def __init__(self, clock: Clock, latency: LatencyModel, name: str, sms: int) -> None:
-        self._clock, self._latency, self._free_s = clock, latency, 0.0
-        self.name, self.sms = name, sms
-
-    def launch(self, work: Pass) -> VirtualEvent:
-        load = load_of(work.rows)
-        return self._run(load, 1.0, work, self._clock.time_s)
-
-    def launch_layers(self, cut: CutPass, stop: int) -> VirtualEvent:
-        assert isinstance(cut, VirtualCut)
-        share = (stop - cut.launched) / LAYERS
-        event = self._run(load_of(cut.work.rows), share, cut.work, max(self._clock.time_s, cut.free_s))
-        cut.launched, cut.free_s = stop, event.ends_s
-        return event
-
-    def _run(self, load: Load, share: float, work: Pass, start_s: float) -> VirtualEvent:
-        seconds = self._latency.pass_s(load, self.sms)
+    def pass_s(self, load: Load, sms: int) -> float:
+        seconds = self._truth.pass_s(load, sms)
         assert seconds is not None
-        event = VirtualEvent(self._clock, max(start_s, self._free_s), seconds * share, work)
-        self._free_s = event.ends_s
-        return event
+        return seconds
+
+    def slowdown(self, load: Load, sms: int, neighbour: Load, neighbour_sms: int) -> float:
+        return 1.0
 
 
-class VirtualDevice:
-    """`sms` SMs, every split of them, and two lanes that share them all; nothing is slower beside a neighbour."""
-
-    lookahead_steps = 1
-    sharing = wire.Sharing.SIMULATED
-    sharing_reason = "a test"
-
-    def __init__(self, clock: Clock, speeds: Prior, sms: int) -> None:
-        truth = LatencyModel(speeds)
-        self.clock = clock
-        self.whole = VirtualLane(clock, truth, "whole", sms)
-        disjoint = [wire.Split(count, sms - count) for count in range(1, sms)]
-        self.splits: Sequence[wire.Split] = (*disjoint, wire.Split(sms, sms))
-        self._lanes = {
-            split: (
-                VirtualLane(clock, truth, f"decode-{split.decode_sms}", split.decode_sms),
-                VirtualLane(clock, truth, f"prefill-{split.prefill_sms}", split.prefill_sms),
-            )
-            for split in self.splits
-        }
-
-    def lanes(self, split: wire.Split) -> tuple[VirtualLane, VirtualLane]:
-        return self._lanes[split]
-
-    def recall(self, event: Event) -> None:
-        pass
-
-    def cut(self, work: Pass) -> VirtualCut:
-        return VirtualCut(work)
-
-    def wait(self, events: Sequence[Event], timeout_s: float) -> bool:
-        ends_s = min(event.ends_s for event in events if isinstance(event, VirtualEvent))
-        self.clock.time_s = max(self.clock.time_s, min(ends_s, self.clock.time_s + timeout_s))
-        return any(event.done() for event in events)
-
-    def release(self, request_id: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+def every_split(sms: int) -> tuple[wire.Split, ...]:
+    """In two parts, and two lanes that share them all."""
+    disjoint = [wire.Split(count, sms - count) for count in range(1, sms)]
+    return (*disjoint, wire.Split(sms, sms))
 
 
 class Arrivals:
-    """A channel through which requests come at their times. Answers are kept as (time, output)."""
+    """A channel through which requests come at their times; the clock never passes one that has not come. Answers
+    are kept as (time, output)."""
 
-    def __init__(self, clock: Clock, submits: Sequence[wire.Submit]) -> None:
+    def __init__(self, clock: VirtualClock, submits: Sequence[wire.Submit]) -> None:
         self._clock, self._coming = clock, sorted(submits, key=lambda s: s.arrival_s)
         self._cancelled: list[wire.ToCore] = []
         self.told: list[tuple[float, wire.Output]] = []
@@ -132,16 +57,18 @@ class Arrivals:
         self._cancelled.append(wire.Cancel(request_id))
 
     def receive(self, timeout_s: float) -> list[wire.ToCore]:
-        if timeout_s and self._coming:
-            self._clock.time_s = max(self._clock.time_s, self._coming[0].arrival_s)
+        if timeout_s and self._coming:  # the core has nothing to do
+            self._clock.horizon_s = self._coming[0].arrival_s
+            self._clock.sleep_until(self._coming[0].arrival_s, timeout_s)
         found, self._cancelled = self._cancelled, []
-        while self._coming and self._coming[0].arrival_s <= self._clock.time_s:
+        while self._coming and self._coming[0].arrival_s <= self._clock.now_s():
             found.append(self._coming.pop(0))
+        self._clock.horizon_s = self._coming[0].arrival_s if self._coming else float("inf")
         return found
 
     def send(self, message: wire.FromCore) -> None:
         if isinstance(message, wire.Step):
-            self.told += [(self._clock.time_s, output) for output in message.outputs]
+            self.told += [(self._clock.now_s(), output) for output in message.outputs]
             self.ended += sum(output.finish is not None for output in message.outputs)
 
     def flush(self) -> None:
@@ -162,15 +89,22 @@ class VirtualCore:
         slack: wire.Slack = wire.Slack.STRICT,
         targets: wire.Targets | None = None,
     ) -> None:
-        clock = Clock()
+        clock = VirtualClock()
         self.cache = KvCache(pages, 16)
         self.channel = Arrivals(clock, submits)
         self.submits = submits
         self.core = Core(
-            VirtualDevice(clock, speeds, sms),
+            SimDevice(
+                clock,
+                Unhindered(speeds),
+                CountedTokens(),
+                sms=sms,
+                splits=every_split(sms),
+                layers=LAYERS,
+            ),
             self.cache,
             self.channel,
-            cast("Grammars", None),
+            None,
             mode,
             CoreLimits(
                 max_running=max_running,

@@ -56,10 +56,12 @@ Admitted = tuple[tuple[str, ...], tuple[Chunk, ...]]
 
 def prefill_first(state: State, room: Room, budget_tokens: int) -> Admitted:
     """The first waiting request alone, if it fits beside what those under way still need."""
-    memory = state.memory
-    needed = sum(memory.growth(r.computed_tokens, r.remaining_tokens) for r in prefilling(room))
+    memory, under_way = state.memory, prefilling(room)
+    needed = sum(memory.growth(r.computed_tokens, r.remaining_tokens) for r in under_way)
+    needed += sum(memory.pages(cut.rest.new_tokens) for cut in state.lanes.cuts)
     alone = replace(room, running=room.decoding, pages=room.pages - needed)
-    return prefill(replace(state, waiting=state.waiting[:1]), alone, budget_tokens)
+    state = replace(state, waiting=state.waiting[:1], in_flight=state.in_flight + len(under_way))
+    return prefill(state, alone, budget_tokens)
 
 
 def prefill(state: State, room: Room, budget_tokens: int, *, newest_first: bool = False) -> Admitted:
