@@ -45,9 +45,9 @@ class Workbook(NamedTuple):
 
 
 WORKBOOKS = {
-    "mooncake conversation": Workbook("mooncake_conversation_first_1200s.jsonl.gz", 1000, 0.8),
-    "mooncake synthetic": Workbook("mooncake_synthetic.jsonl.gz", 1000, 1.2),
-    "azure conversation": Workbook("azure2023_conversation.csv.gz", 2000, 18.0),
+    "mooncake conversation": Workbook("mooncake_conversation_first_1200s.jsonl.gz", 600, 0.7),
+    "mooncake synthetic": Workbook("mooncake_synthetic.jsonl.gz", 600, 1.1),
+    "azure conversation": Workbook("azure2023_conversation.csv.gz", 1500, 18.0),
 }
 
 
