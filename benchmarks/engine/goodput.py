@@ -31,7 +31,7 @@ from drift_engine.options import NodeOptions, SloOptions
 from drift_engine.simulation import sweeping
 from drift_engine.simulation.running import Simulation
 
-MODES = (wire.Mode.FUSED, wire.Mode.MUX, wire.Mode.AUTO, wire.Mode.BATCH_TABLE, wire.Mode.PREFILL_FIRST)
+MODES = (wire.Mode.FUSED, wire.Mode.MUX, wire.Mode.AUTO)
 ATTAINMENT = 0.9
 LOAD = 0.9
 SCALE = 0.5
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=40.0, help="of arrivals in each run")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of arrivals in each run")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -32,10 +32,10 @@ from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import Cut, State
 from drift_engine.simulation.studies import Study
 
-STATIC_DECODE_SMS = (16, 32, 48, 64, 96)
+STATIC_DECODE_SMS = (24, 40, 64)
 """Of 132. The best of them stands for a split that somebody tuned by hand."""
 
-CELLS = (("mooncake conversation", 25.0), ("azure conversation", 15.0), ("azure conversation", 25.0))
+CELLS = (("mooncake conversation", 25.0), ("azure conversation", 15.0))
 
 Variant = Callable[[], AbstractContextManager[Any]]
 
