@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,16 @@ from drift_operator.errors import LocalError
 SURVEY_MODULE = "drift_engine.core.surveying"
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, at least 0")
+    return seconds
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--file", type=Path, help="a DriftService in YAML (default: the embedded model drift-tiny)"
@@ -33,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--budget",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="S",
         help="seconds for the grid, after the calibration that a node makes (default: %(default)g)",
@@ -50,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
     argv = [sys.executable, "-m", SURVEY_MODULE, "--options", options.dump(wanted)]
     console = Console()
     with (
+        _grid(args.grid) as grid,  # first: what can't be kept is not measured
         subprocess.Popen(
             [*argv, "--budget-s", str(args.budget)],
             stdout=subprocess.PIPE,
             env={**os.environ, **node.variables},
         ) as process,
-        _grid(args.grid) as grid,
     ):
         assert process.stdout is not None
         head: dict[str, Any] = {}
@@ -65,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             for line in process.stdout:
                 found = msgspec.json.decode(line)
                 {"Head": head.update, "Curves": curves.append, "Timed": timed.append}[found["type"]](found)
-                if grid is not None and found["type"] == "Timed":
+                if found["type"] == "Timed":
                     grid.write(line)
         except BaseException:
             process.terminate()
@@ -95,6 +106,9 @@ def _table(head: dict[str, Any], curves: list[dict[str, Any]]) -> Table:
     table = Table(
         title=f"{head['hardware']}, {head['parameters'] / 1e6:.0f}M parameters, {head['dtype']}",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),  # nine columns in the 80 characters of a terminal
     )
     table.add_column("SMs" if head["device"] != "cpu" else "cores", justify="right", no_wrap=True)
     first = curves[0]

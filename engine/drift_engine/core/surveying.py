@@ -79,9 +79,9 @@ def survey(started: Started, budget_s: float) -> Iterator[Line]:
     """Raises DeviceError where a pass fails."""
     ready, latency, device = started.ready, started.latency, started.device
     yield Head(ready.hardware, ready.device, ready.dtype, ready.architecture, ready.parameters, ready.splits)
-    for sms in sorted({part for split in ready.splits for part in (split.decode_sms, split.prefill_sms)}):
+    parts = {part for split in ready.splits for part in (split.decode_sms, split.prefill_sms)}
+    for sms in sorted({*parts, device.whole.sms}):
         yield curves(latency, sms)
-    yield curves(latency, device.whole.sms)
     if ready.device == "sim":  # there is nothing to time: its curves were fitted to what it will take
         return
     bounds = calibrating.Bounds(
