@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import os
 import subprocess
@@ -16,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from drift_cli.up import service_of
+from drift_cli.up import check_engine, service_of
 from drift_engine import options
 from drift_operator import local
 from drift_operator.errors import LocalError
@@ -53,9 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 where the core could not start. Raises LocalError."""
-    if importlib.util.find_spec("torch") is None:
-        raise LocalError("the engine is not installed; install it with: pip install 'drift-serve[engine]'")
     service = service_of(args.file, args.model)
+    check_engine(service)
     node = local.plan(service, host="127.0.0.1", port=0, log_level="warning", environ=os.environ)
     wanted = msgspec.structs.replace(node.options, latency_file=None)  # measured now, not remembered
     argv = [sys.executable, "-m", SURVEY_MODULE, "--options", options.dump(wanted)]

@@ -44,8 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     service = local.with_sharing(service_of(args.file, args.model), mode=args.mode, slack=args.slack)
-    if importlib.util.find_spec("torch") is None:
-        raise LocalError("the engine is not installed; install it with: pip install 'drift-serve[engine]'")
+    check_engine(service)
     node = local.plan(
         service,
         host=args.host,
@@ -67,6 +66,13 @@ def run(args: argparse.Namespace) -> int:
         asyncio.run(supervising.run(launch, audience))
     print("stopped", file=sys.stderr)
     return 0
+
+
+def check_engine(service: DriftService) -> None:
+    """Raises LocalError where what the service needs is not installed; simulated hardware needs no torch."""
+    needed = "tokenizers" if service.spec.engine.device == "sim" else "torch"
+    if importlib.util.find_spec(needed) is None:
+        raise LocalError("the engine is not installed; install it with: pip install 'drift-serve[engine]'")
 
 
 def service_of(file: Path | None, model: str | None) -> DriftService:

@@ -88,7 +88,7 @@ def survey(started: Started, budget_s: float) -> Iterator[Line]:
         kv_tokens=ready.kv_pages * ready.page_tokens,
         page_tokens=ready.page_tokens,
         max_context_tokens=ready.max_model_len_tokens,
-        max_rows=max(DECODES_ROWS),
+        max_rows=max(shape.rows for shape in calibrating.GRID),
         max_step_tokens=max(PREFILLS_TOKENS),
         budget_s=budget_s,
     )
