@@ -33,7 +33,7 @@ MODES = (
     wire.Mode.BATCH_TABLE,
 )
 EQUAL_LOAD = 0.8
-TABLE_CONTEXTS = (1.5, 4.0, 10.0)
+TABLE_CONTEXTS = (1.5, 4.0)
 """Mean contexts of the trace, for which `batch-table`'s table is tuned; the best of them counts. A table that fits
 the mean misses the TBT target for every longer context."""
 ATTAINMENT = 0.95
