@@ -112,7 +112,7 @@ def test_a_node_that_must_multiplex_says_why_it_cannot(monkeypatch: pytest.Monke
     path = drift_tiny.checkpoint_path()
     options = NodeOptions(model=str(path), mode=wire.Mode.MUX, device="cpu", threads=1, kv_bytes=8 << 20)
     with pytest.raises(
-        OptionsError, match=r"can be split, which this one cannot \(1 thread on 1 of \d+ cores\)"
+        OptionsError, match=r"can be split, which this one is not \(1 thread on 1 of \d+ cores\)"
     ):
         process.start(options, path, core_harness.Mailbox())
 

@@ -17,6 +17,8 @@ SPEEDS = Speeds(0.02, 0.002)
 """1,000 prompt tokens take 250 ms on the 8 SMs, a decode step 20 ms on any."""
 
 OVERTAKING = [wire.Mode.FUSED, wire.Mode.MUX, wire.Mode.AUTO, wire.Mode.OVERLAP]
+NEVER = [mode for mode in wire.Mode if mode not in OVERTAKING and mode is not wire.Mode.MUXWISE]
+"""First come, first served; `muxwise` is too, but for the interruption that its paper allows."""
 
 
 def served(plan: Plan) -> list[str]:
@@ -148,7 +150,7 @@ def test_a_short_prompt_goes_before_the_next_pass_of_a_long_one(
         assert served(plan) == ["p"] == list(plan.admit)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in wire.Mode if mode not in OVERTAKING])
+@pytest.mark.parametrize("mode", NEVER)
 def test_first_come_modes_finish_what_is_under_way(mode: wire.Mode) -> None:
     assert served(planner.plan(mode, between(100, 0.2, under_way()), SPEEDS, 0.0))[0] == "long"
 
@@ -158,7 +160,7 @@ def test_who_was_let_in_last_is_computed_first_where_prompts_overtake(mode: wire
     late, long = under_way(name="late", remaining=200, arrival_s=0.1), under_way()
     picture = state(running=(long, late), free=2000, lanes=lanes())
     plan = planner.plan(mode, picture, SPEEDS, 0.0)
-    assert served(plan)[0] == ("late" if mode in OVERTAKING else "long")
+    assert served(plan)[0] == ("long" if mode in NEVER else "late")
 
 
 def test_of_two_under_way_the_newest_is_the_one_that_is_overtaken() -> None:
