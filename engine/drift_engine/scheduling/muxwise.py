@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission, slack, splits, two_lanes
+from drift_engine.scheduling import admission, overtaking, slack, splits, two_lanes
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.two_lanes import Chosen, Policy
@@ -21,26 +21,18 @@ from drift_engine.scheduling.views import Cut, State
 
 def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> Chosen:
     """Nothing known counts as kept: the first step tells."""
-    target_s = slack.promised_s(room.decoding) * splits.FILL_SHARE
-    for found in state.lanes.splits:
-        step_s = latency.beside_s(room.decode, found.decode_sms, prefill)
-        if step_s is None or step_s <= target_s:
-            return Chosen(found, found)
-    return Chosen(state.lanes.splits[-1], state.lanes.splits[-1])
+    every = ((candidate, 1.0) for candidate in state.lanes.splits)
+    found = splits.fewest(state, every, room.decode, slack.promised_s(room.decoding), prefill, latency)
+    return Chosen(found, found)
 
 
 def interrupts(state: State, cut: Cut, latency: Predictions, now_s: float) -> bool:
     """One that takes longer than what is left of the other gains nothing by going first."""
     if len(state.lanes.cuts) > 1:
         return False
-    sms = state.lanes.sms if cut.split is None else cut.split.prefill_sms
-    whole_s, rest_s = latency.pass_s(cut.load, sms), 0.0
-    if cut.rest:
-        rest_s = latency.pass_s(cut.rest, sms) or 0.0
-    if whole_s is None:
-        return False
-    left_s = whole_s * (cut.layers - cut.launched) / cut.layers + rest_s
-    return _gains(state, left_s, cut.deadline_s, sms, latency, now_s)
+    sms = overtaking.lane_sms(state, cut)
+    left_s = overtaking.cut_left_s(cut, sms, latency)
+    return left_s is not None and _gains(state, left_s, cut.deadline_s, sms, latency, now_s)
 
 
 def overtakes(state: State, room: Room, latency: Predictions, now_s: float) -> bool:
@@ -49,19 +41,15 @@ def overtakes(state: State, room: Room, latency: Predictions, now_s: float) -> b
     under_way = admission.prefilling(room)
     if not state.waiting or len(under_way) != 1:
         return False
-    (request,) = under_way
-    left = Load.prefill([(request.remaining_tokens, request.computed_tokens)])
-    left_s = latency.pass_s(left, state.lanes.sms)
-    if left_s is None:
-        return False
-    return _gains(state, left_s, request.deadline_s, state.lanes.sms, latency, now_s)
+    (request,), sms = under_way, state.lanes.sms
+    left_s = overtaking.prompt_left_s(request, sms, latency)
+    return left_s is not None and _gains(state, left_s, request.deadline_s, sms, latency, now_s)
 
 
 def _gains(
     state: State, left_s: float, deadline_s: float, sms: int, latency: Predictions, now_s: float
 ) -> bool:
-    first = state.waiting[0]
-    own_s = latency.pass_s(Load.prefill([(first.tokens - first.cached_tokens, first.cached_tokens)]), sms)
+    own_s = overtaking.first_s(state, sms, latency)
     return own_s is not None and own_s < left_s and now_s + own_s + left_s <= deadline_s
 
 

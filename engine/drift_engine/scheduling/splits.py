@@ -6,7 +6,7 @@ split has to stand for a while, and the smaller one must leave time to spare.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
@@ -36,26 +36,36 @@ def needed(mode: wire.Mode) -> bool:
 def settled(
     state: State, decode: Load, allowed_s: float, prefill: Load, latency: Predictions, now_s: float
 ) -> wire.Split:
-    """The fewest decode SMs whose step, beside the prefill, takes no longer than allowed; the most where none does.
-
-    Nothing known counts as kept: the first step tells.
-    """
-    for split, share in open_splits(state.lanes, state.limits.min_dwell_s, now_s):
-        step_s = latency.beside_s(decode, split.decode_sms, prefill)
-        if step_s is None or step_s <= allowed_s * share * FILL_SHARE:
-            return split
-    return state.lanes.splits[-1]
+    """The one to stay with, from now on and not only for the step at hand."""
+    candidates = open_splits(state.lanes, state.limits.min_dwell_s, now_s)
+    return fewest(state, candidates, decode, allowed_s, prefill, latency)
 
 
 def urgent(
     state: State, base: wire.Split, decode: Load, allowed_s: float, prefill: Load, latency: Predictions
 ) -> wire.Split:
     """For the step at hand: `base`, or more decode SMs where its rows have less time than usual."""
-    for split in state.lanes.splits:
-        if split.decode_sms >= base.decode_sms:
-            step_s = latency.beside_s(decode, split.decode_sms, prefill)
-            if step_s is None or step_s <= allowed_s * FILL_SHARE:
-                return split
+    candidates = ((split, 1.0) for split in state.lanes.splits if split.decode_sms >= base.decode_sms)
+    return fewest(state, candidates, decode, allowed_s, prefill, latency)
+
+
+def fewest(
+    state: State,
+    candidates: Iterable[tuple[wire.Split, float]],
+    decode: Load,
+    allowed_s: float,
+    prefill: Load,
+    latency: Predictions,
+) -> wire.Split:
+    """The first candidate whose step, beside the prefill, fills no more than its share of the allowed time; the most
+    decode SMs where none does.
+
+    Nothing known counts as kept: the first step tells.
+    """
+    for split, share in candidates:
+        step_s = latency.beside_s(decode, split.decode_sms, prefill)
+        if step_s is None or step_s <= allowed_s * share * FILL_SHARE:
+            return split
     return state.lanes.splits[-1]
 
 
