@@ -11,13 +11,12 @@ from pathlib import Path
 import psutil
 import torch
 
-from drift_engine import models, timelines, wire
+from drift_engine import models, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock
 from drift_engine.core import calibrating, learned, resolving
 from drift_engine.core.channel import Messages
 from drift_engine.core.grammars import Grammars
-from drift_engine.core.limits import CoreLimits
 from drift_engine.core.loop import Core
 from drift_engine.core.serving import Started
 from drift_engine.devices import contention, sharing
@@ -77,18 +76,12 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         channel,
         grammars,
         config.mode,
-        CoreLimits(
-            max_running=config.max_running,
+        resolving.limits(
+            options,
             max_model_len_tokens=config.max_model_len_tokens,
             max_step_tokens=config.max_step_tokens,
-            chunk_tokens=config.chunk_tokens,
-            eos_token_ids=frozenset(model_config.eos_token_ids),
+            eos_token_ids=model_config.eos_token_ids,
             layers=model_config.num_layers,
-            kept_spans=timelines.KEPT_SPANS if options.timeline_file is not None else 0,
-            slack=options.slack,
-            min_dwell_s=options.min_dwell_s,
-            batch_table=options.batch_table,
-            batch_table_context_tokens=options.batch_table_context_tokens,
         ),
         options.slo.targets,
         latency,

@@ -5,9 +5,11 @@ The rules are pure: they take the machine as a value, so they are tested without
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from drift_engine import wire
+from drift_engine import timelines, wire
+from drift_engine.core.limits import CoreLimits
 from drift_engine.devices.base import Device
 from drift_engine.errors import CapacityError, OptionsError
 from drift_engine.options import NodeOptions
@@ -104,8 +106,37 @@ def resolve(
         kv_pages=pages,
         mode=options.mode,
         max_running=options.max_running,
-        max_step_tokens=max(MAX_STEP_TOKENS[device], options.max_running + 1),
+        max_step_tokens=max_step_tokens(options, device),
         chunk_tokens=options.chunk_tokens,
+    )
+
+
+def max_step_tokens(options: NodeOptions, device: str) -> int:
+    """Every running request and one more must fit into a step."""
+    return max(MAX_STEP_TOKENS[device], options.max_running + 1)
+
+
+def limits(
+    options: NodeOptions,
+    *,
+    max_model_len_tokens: int,
+    max_step_tokens: int,
+    eos_token_ids: Iterable[int],
+    layers: int,
+) -> CoreLimits:
+    """The core's, whatever its device."""
+    return CoreLimits(
+        max_running=options.max_running,
+        max_model_len_tokens=max_model_len_tokens,
+        max_step_tokens=max_step_tokens,
+        chunk_tokens=options.chunk_tokens,
+        eos_token_ids=frozenset(eos_token_ids),
+        layers=layers,
+        kept_spans=timelines.KEPT_SPANS if options.timeline_file is not None else 0,
+        slack=options.slack,
+        min_dwell_s=options.min_dwell_s,
+        batch_table=options.batch_table,
+        batch_table_context_tokens=options.batch_table_context_tokens,
     )
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from drift_engine import models, timelines, wire
+from drift_engine import models, wire
 from drift_engine.cache import KvCache
 from drift_engine.clock import MonotonicClock, VirtualClock
 from drift_engine.core import calibrating, learned, resolving
 from drift_engine.core.channel import Messages
 from drift_engine.core.grammars import Grammars
-from drift_engine.core.limits import CoreLimits
 from drift_engine.core.loop import Core
 from drift_engine.core.serving import Started
 from drift_engine.devices.sim import SimDevice, Sleeper, Tokens
@@ -43,7 +42,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
             "at least 2 are needed"
         )
     context = min(resolving.context_of(options, served.longest_context_tokens), kv_pages * page_tokens)
-    max_step_tokens = max(resolving.MAX_STEP_TOKENS["sim"], options.max_running + 1)
+    max_step_tokens = resolving.max_step_tokens(options, "sim")
 
     def device(clock: Sleeper, tokens: Tokens) -> SimDevice:
         return SimDevice(
@@ -75,18 +74,12 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
         channel,
         Grammars(model_path, served.vocab_size, served.eos_token_ids),
         options.mode,
-        CoreLimits(
-            max_running=options.max_running,
+        resolving.limits(
+            options,
             max_model_len_tokens=context,
             max_step_tokens=max_step_tokens,
-            chunk_tokens=options.chunk_tokens,
-            eos_token_ids=frozenset(served.eos_token_ids),
+            eos_token_ids=served.eos_token_ids,
             layers=shape.num_layers,
-            kept_spans=timelines.KEPT_SPANS if options.timeline_file is not None else 0,
-            slack=options.slack,
-            min_dwell_s=options.min_dwell_s,
-            batch_table=options.batch_table,
-            batch_table_context_tokens=options.batch_table_context_tokens,
         ),
         options.slo.targets,
         latency,
