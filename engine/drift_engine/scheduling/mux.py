@@ -31,8 +31,10 @@ def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: 
     allowed_s = slack.allowed_s(
         room.decoding, now_s, fused.fastest_s(state, room, latency), pressed=state.pressed
     )
-    usual_s = max(allowed_s, slack.usual_s(room.decoding, pressed=state.pressed))
-    base = splits.settled(state, room.decode, usual_s, prefill, latency, now_s)
+    usual_s = slack.usual_s(room.decoding, pressed=state.pressed)
+    base = splits.settled(state, room.decode, max(allowed_s, usual_s), prefill, latency, now_s)
+    if allowed_s >= usual_s:  # nobody is in a hurry
+        return Chosen(base, base)
     return Chosen(splits.urgent(state, base, room.decode, allowed_s, prefill, latency), base)
 
 
