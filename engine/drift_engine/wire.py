@@ -10,9 +10,18 @@ Times named `*_s` on these messages are `time.monotonic()` seconds of the node's
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for foreign bytes that are no such document: also where a text in it is no UTF-8, and where it
+is nested a thousand levels deep."""
+
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Of a report that somebody else wrote: what is beyond can't always be made a float, or printed. Refused as it is
+read."""
 
 
 class Role(enum.StrEnum):
@@ -47,8 +56,8 @@ class Slack(enum.StrEnum):
 class Split(msgspec.Struct, frozen=True):
     """Two disjoint parts of a device, in streaming multiprocessors (on a CPU: cores)."""
 
-    decode_sms: int
-    prefill_sms: int
+    decode_sms: Int64
+    prefill_sms: Int64
 
 
 class Sharing(enum.StrEnum):
@@ -128,7 +137,11 @@ class Slo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
-    """A request. `token_ids` is the prompt; `salt` keeps tenants' cached prefixes apart."""
+    """A request. `token_ids` is the prompt; `salt` keeps tenants' cached prefixes apart.
+
+    With `drawn_token_ids` it goes on as if it had drawn them here. Outputs bring what comes behind them; one without
+    tokens says that they had ended the answer.
+    """
 
     request_id: str
     token_ids: list[int]
@@ -138,6 +151,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     priority: int = 0  # higher is served first
     salt: str = ""
     role: Role = Role.MIXED
+    drawn_token_ids: list[int] = []
+    traced: bool = False  # its outputs tell when its prompt was computed
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -208,8 +223,43 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top_logprobs: tuple[float, ...] = ()
 
 
+class SplitCost(msgspec.Struct, frozen=True):
+    """What passes of each phase take on its part of the device when they run alone, in seconds: the formulas of the
+    latency model, whose coefficients are neither negative nor ever grow with the number of SMs."""
+
+    decode_sms: Int64
+    prefill_sms: Int64
+    prefill_s: tuple[float, float, float, float]  # a, b, c, d of a*sum(n*n) + b*sum(n*r) + c*sum(n) + d
+    decode_s: tuple[float, float, float]  # a, b, c of a*sum(context) + b*rows + c
+    contention: float = 1.0  # by which a decode step usually takes longer beside a prefill
+
+
+class Costs(msgspec.Struct, frozen=True, tag=True):
+    """What the core knows of its speed by now. Told when that changed, and at most once a second."""
+
+    splits: tuple[SplitCost, ...]  # one for each split that the mode may take, as far as anything is known
+    whole: SplitCost | None  # each phase alone on all of the device; None: nothing is known yet
+
+
+class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A launch that computed tokens of a traced request's prompt: a pass, or the layers [first_layer, end_layer) of
+    one that was cut; or several launches in a row, where a trace would have too many.
+    """
+
+    lane: str
+    start_s: float
+    end_s: float
+    tokens: int
+    """Of the request; of a cut pass told with its first layers only, so that a prompt's blocks add up."""
+    decode_rows: int
+    """That were in the same pass."""
+    first_layer: int
+    end_layer: int
+    launches: int = 1
+
+
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """New tokens of one request. The first output of a request carries `cached_tokens` and `queued_s`.
+    """New tokens of one request. The first output of a request carries `cached_tokens` of its prompt and `queued_s`.
 
     A stop or end-of-sequence token is among `token_ids` (it was computed and counts) and named by `stop_token`:
     its text is not part of the answer.
@@ -223,6 +273,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     error: str | None = None
     queued_s: float = 0.0  # from the request's arrival to its admission
+    blocks: list[Block] = []  # of a traced request: what was computed of its prompt since the last output
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -244,11 +295,13 @@ class Stats(msgspec.Struct, frozen=True):
     forward_s_total: float = 0.0  # in the model's forward, of all lanes
     overhead_s_total: float = 0.0  # everything else of the steps, sampling among it
     prefill_tokens_per_s: float = 0.0  # at the present split, over a chunk of 512; 0 before the first prefill
+    tbt_per_request_s: float = 0.0  # what one more row like the last ones adds to a decode step; 0: unknown
     split: Split | None = None  # in use or last used; None: never split
     bounds_epoch: int = 0  # of the bounds that the planner keeps now; 0: none
     activity_s_total: dict[Activity, float] = {}  # how long the device did what
     prediction_errors: dict[str, float] = {}  # mean |predicted - observed| / observed, by kind of pass
     late_decode_share: float = 0.0  # of decode passes beside a prefill: longer than their predicted bound
+    decode_context_tokens: int = 0  # of the running requests that decode
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):
@@ -291,14 +344,14 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-FromCore = Loading | Ready | Step | KvEvents | Fault
+FromCore = Loading | Ready | Step | Costs | KvEvents | Fault
 
 _encoder = msgspec.msgpack.Encoder()
 _to_core: msgspec.msgpack.Decoder[ToCore] = msgspec.msgpack.Decoder(
     Submit | Cancel | FlushCache | SetBounds | SetTargets | Shutdown
 )
 _from_core: msgspec.msgpack.Decoder[FromCore] = msgspec.msgpack.Decoder(
-    Loading | Ready | Step | KvEvents | Fault
+    Loading | Ready | Step | Costs | KvEvents | Fault
 )
 
 
@@ -326,26 +379,38 @@ class Report(msgspec.Struct, frozen=True):
     mode: Mode
     ready: bool
     draining: bool
-    in_flight: int  # requests accepted and not yet answered
-    running: int
-    waiting: int
-    queued_tokens: int
+    in_flight: Int64  # requests accepted and not yet answered
+    max_in_flight: Int64  # the most that it takes, every choice counted
+    running: Int64
+    waiting: Int64
+    queued_tokens: Int64
     kv_usage: float
-    kv_pages_total: int
-    page_tokens: int
-    max_model_len_tokens: int
+    kv_pages_total: Int64
+    page_tokens: Int64
+    max_model_len_tokens: Int64
     legal_splits: tuple[Split, ...]
     split: Split | None  # in use or last used
-    epoch: int  # of the last set-point; 0: none came
-    generation: int  # of the resource that it was made from
+    epoch: Int64  # of the last set-point; 0: none came
+    generation: Int64  # of the resource that it was made from
     applied: bool  # the core keeps that set-point's bounds now
     weight: float  # share of new requests that the operator wants here, 0 to 1
     slo: Targets
     prefill_tokens_per_s: float  # at the present split; 0 until a prefill was seen
     tbt_p50_ms: float
     tbt_p99_ms: float
-    kv_events_sequence: int
+    tbt_per_request_ms: float  # what one more request would add, by its latency model; 0: unknown
+    kv_events_sequence: Int64
     uptime_s: float
+    prompt_tokens_total: Int64 = 0
+    cached_tokens_total: Int64 = 0  # of those, found in the prefix cache
+    costs: tuple[SplitCost, ...] = ()  # of legal splits; those of which nothing is known are left out
+    whole: SplitCost | None = None  # of the device undivided, each phase alone; None: nothing is known
+    decode_context_tokens: Int64 = 0  # of the running requests that decode
+    max_running: Int64 = 0  # requests that may run at once, memory permitting; 0: unknown
+    bounds: tuple[Int64, Int64] | None = (
+        None  # fewest and most decode SMs of that set-point; None: as the node likes
+    )
+    activity_s_total: dict[Activity, float] = {}  # how long the device did what, since the node's start
 
 
 def to_builtins(value: Any) -> Any:

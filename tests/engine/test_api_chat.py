@@ -325,3 +325,41 @@ def test_a_template_without_tools_says_so() -> None:
         silent = {"model": "small", "messages": [{"role": "user", "content": ""}]}
         reply = http_calls.post(node.url, "/v1/chat/completions", silent)
         assert (reply.status, reply.error["message"]) == (400, "messages: say something")
+
+
+ROUTED = {
+    "no_stop_trim": False,
+    "ignore_eos": False,
+    "continue_final_message": False,
+    "skip_special_tokens": True,
+    "separate_reasoning": True,
+    "stream_reasoning": True,
+    "return_hidden_states": False,
+    "include_reasoning": True,
+    "logprobs": False,
+}
+"""As SGLang's and vLLM's routers send it, whatever the client sent."""
+
+
+def test_what_routers_write_into_every_request_changes_nothing(node: api_node.ApiNode) -> None:
+    body = {"model": "small", "messages": HELLO, "max_tokens": 4}
+    plain, routed = (
+        http_calls.post(node.url, "/v1/chat/completions", {**body, **fields}).json for fields in ({}, ROUTED)
+    )
+    assert routed["choices"] == plain["choices"]
+
+
+@pytest.mark.parametrize(
+    "field", ["no_stop_trim", "continue_final_message", "skip_special_tokens", "return_hidden_states"]
+)
+def test_what_we_can_not_do_otherwise_is_refused(node: api_node.ApiNode, field: str) -> None:
+    body = {"model": "small", "messages": HELLO, field: not ROUTED[field]}
+    reply = http_calls.post(node.url, "/v1/chat/completions", body)
+    assert (reply.status, reply.error["param"]) == (400, field)
+
+
+def test_litellms_own_field_of_a_message_may_come_back(node: api_node.ApiNode) -> None:
+    said = {"role": "assistant", "content": "Yes.", "provider_specific_fields": {"refusal": None}}
+    body = {"model": "small", "messages": [*HELLO, said, *HELLO], "max_tokens": 4}
+    assert http_calls.post(node.url, "/v1/chat/completions", body).status == 200
+    assert "refusal" not in prompt(node)

@@ -18,6 +18,7 @@ import fake_core
 import http_calls
 from drift_engine.api import answers, errors, flights, gate
 from drift_engine.api.admission import Admission
+from drift_engine.node import serving
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 CHAT: Any = {"model": "small", "messages": HELLO}
@@ -126,6 +127,38 @@ def test_a_body_that_never_comes(node: api_node.ApiNode, monkeypatch: pytest.Mon
             b"content-length: 100\r\n\r\n{"
         )
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_headers_without_end(node: api_node.ApiNode) -> None:
+    host, port = node.url.removeprefix("http://").split(":")
+    line = b"x-filler: " + b"a" * 1000 + b"\r\n"
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as connection,
+        contextlib.suppress(ConnectionError),
+    ):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
+        for _ in range(64 * 1024):  # 64 MiB
+            connection.sendall(line)
+        raise AssertionError("all of it was read")
+    assert http_calls.get(node.url, "/healthz").status == 200
+
+
+def test_headers_of_sixty_kilobytes_are_taken(node: api_node.ApiNode) -> None:
+    assert http_calls.get(node.url, "/healthz", {"x-filler": "a" * 60_000}).status == 200
+
+
+def test_one_more_connection_than_may_be_is_closed(
+    node: api_node.ApiNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, port = node.url.removeprefix("http://").split(":")
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 0)
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as connection,
+        contextlib.suppress(ConnectionError),
+    ):
+        assert connection.recv(1) == b""
+    monkeypatch.undo()
+    assert http_calls.get(node.url, "/healthz").status == 200
 
 
 def test_bodies_together_have_a_budget() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 import api_node
 import http_calls
 from drift_engine import wire
+from drift_engine.api import token_gate
 from drift_engine.api.kv_events import Gone, KvLog
 
 TOKEN = {"x-drift-token": api_node.CONTROL_TOKEN}
@@ -65,6 +68,19 @@ def test_report(node: api_node.ApiNode) -> None:
         raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
         assert msgspec.json.decode(raw, type=wire.Report).in_flight == 1
     asking.join(10)
+
+
+def test_what_passes_cost_is_in_the_report(node: api_node.ApiNode) -> None:
+    costs = wire.Costs(
+        (wire.SplitCost(1, 3, (1e-9, 2e-9, 1e-5, 1e-3), (1e-8, 1e-5, 1e-2), 1.25),),
+        wire.SplitCost(4, 4, (1e-9, 2e-9, 5e-6, 1e-3), (1e-8, 1e-5, 5e-3)),
+    )
+    node.call(lambda: node.core.send(costs))
+    http_calls.post(node.url, "/v1/chat/completions", CHAT)  # comes behind it
+    raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
+    report = msgspec.json.decode(raw, type=wire.Report)
+    assert (report.costs, report.whole) == (costs.splits, costs.whole)
+    assert report.max_running == node.context.options.max_running
 
 
 def test_drain_waits_for_those_in_flight(node: api_node.ApiNode) -> None:
@@ -140,6 +156,17 @@ def test_the_log_alone() -> None:
         log.after(5)
 
 
+def test_a_change_that_comes_before_the_wait_has_begun_is_not_missed() -> None:
+    async def run() -> None:
+        log = KvLog()
+        change = asyncio.ensure_future(log.change())  # a task: it begins after what the loop has in line
+        log.add(stored(1, [1], None))
+        async with asyncio.timeout(20):
+            await change
+
+    asyncio.run(run())
+
+
 def put(node: api_node.ApiNode, path: str, body: Any) -> http_calls.Reply:
     return http_calls.call(node.control_url, "PUT", path, body, TOKEN)
 
@@ -158,12 +185,13 @@ def test_bounds_of_the_split_reach_the_core(node: api_node.ApiNode) -> None:
     raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
     report = msgspec.json.decode(raw, type=wire.Report)
     assert (report.epoch, report.generation, report.weight, report.applied) == (3, 7, 0.5, True)
+    assert report.bounds == (2, 2)
 
 
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({"epoch": 2}, 409, "epoch: 2 is older than 3, the last that this node took"),
+        ({"epoch": 2}, 409, "epoch: 2 is older than 3, which this node keeps"),
         (
             {"epoch": 4, "decode_sms": 3},
             400,
@@ -209,3 +237,22 @@ def test_a_promise_changes_while_the_node_serves(node: api_node.ApiNode) -> None
     raw = http_calls.get(node.control_url, "/control/v1/report", TOKEN).raw
     assert msgspec.json.decode(raw, type=wire.Report).slo == wire.Targets(300, 0.5, 20)
     assert put(node, "/control/v1/targets", {"ttft_ms": 0, "tbt_ms": 20}).error["param"] == "ttft_ms"
+
+
+def test_a_body_from_a_stranger_is_not_read(node: api_node.ApiNode) -> None:
+    host, port = node.control_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"PUT /control/v1/split HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_body_is_bounded_in_size_and_time(node: api_node.ApiNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b" " * (token_gate.MAX_BODY_BYTES + 1)
+    reply = http_calls.call(node.control_url, "PUT", "/control/v1/split", body, headers=TOKEN)
+    assert (reply.status, reply.error["code"]) == (413, "too_large")
+    monkeypatch.setattr(token_gate, "BODY_S", 0.2)
+    host, port = node.control_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        head = f"PUT /control/v1/split HTTP/1.1\r\nhost: x\r\nx-drift-token: {api_node.CONTROL_TOKEN}\r\n"
+        connection.sendall(f"{head}content-type: application/json\r\ncontent-length: 100\r\n\r\n{{".encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")

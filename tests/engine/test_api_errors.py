@@ -19,6 +19,11 @@ from drift_engine import wire
 HELLO: Any = [{"role": "user", "content": "hi"}]
 CHAT: Any = {"model": "small", "messages": HELLO}
 COMPLETION: Any = {"model": "small", "prompt": "hi"}
+TOOL: Any = {"type": "function", "function": {"name": "f"}}
+CALLS: Any = {
+    "role": "assistant",
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}] * 129,
+}
 CHAT_PATH = "/v1/chat/completions"
 PATH = "/v1/completions"
 MIB = 1024 * 1024
@@ -86,6 +91,18 @@ def default_answer(node: api_node.ApiNode) -> None:
             "21 is above the maximum 20",
         ),
         (CHAT_PATH, {**CHAT, "seed": 2**63}, "seed", "is above the maximum"),
+        (CHAT_PATH, {**CHAT, "top_k": 2**31}, "top_k", "must be below"),
+        (CHAT_PATH, {**CHAT, "messages": HELLO * 4097}, "messages", "must have at most 4096 items"),
+        (CHAT_PATH, {**CHAT, "messages": [CALLS]}, "messages[0].tool_calls", "must have at most 128 items"),
+        (CHAT_PATH, {**CHAT, "tools": [TOOL] * 129}, "tools", "must have at most 128 items"),
+        (CHAT_PATH, {**CHAT, "stop": ["x" * 1025]}, "stop", "longer than the limit of 1024 characters"),
+        (CHAT_PATH, {**CHAT, "stop_token_ids": [1] * 65}, "stop_token_ids", "must have at most 64 items"),
+        (
+            CHAT_PATH,
+            {**CHAT, "logit_bias": {str(i): 1 for i in range(1025)}},
+            "logit_bias",
+            "must have at most 1024 items",
+        ),
         (CHAT_PATH, {**CHAT, "stop": [""]}, "stop", "none empty"),
         (CHAT_PATH, {**CHAT, "stop": ["x"] * 17}, "stop", "17 strings, more than the limit of 16"),
         (CHAT_PATH, {**CHAT, "logit_bias": {"1": 101}}, "logit_bias.1", "101 is above the maximum 100"),
@@ -109,12 +126,17 @@ def default_answer(node: api_node.ApiNode) -> None:
         (PATH, {**COMPLETION, "prompt": []}, "prompt", "not empty"),
         (PATH, {**COMPLETION, "prompt": [1, "a"]}, "prompt", "must be a string"),
         (PATH, {**COMPLETION, "prompt": [99999]}, "prompt", "99999 is not a token of this model"),
+        (PATH, {**COMPLETION, "prompt": [2**70], "echo": True}, "prompt", "is not a token of this model"),
+        (PATH, {**COMPLETION, "logprobs": 21}, "logprobs", "21 is above the maximum 20"),
+        (PATH, {**COMPLETION, "n": 17}, "n", "17 is above the maximum 16"),
         (PATH, {**COMPLETION, "prompt": ["a"] * 129}, "prompt", "129 prompts, more than the limit of 128"),
         (PATH, {**COMPLETION, "suffix": "x"}, "suffix", "is not supported"),
         (PATH, {**COMPLETION, "best_of": 3}, "best_of", "3 must equal n, which is 1"),
         (PATH, {**COMPLETION, "echo": True, "logprobs": 1}, "echo", "can't be combined with logprobs"),
         (PATH, {**COMPLETION, "max_tokens": 0}, "max_tokens", "0 is below the minimum 1"),
         ("/tokenize", {"model": "small"}, "prompt", "exactly one of prompt and messages"),
+        ("/tokenize", {"messages": HELLO * 4097}, "messages", "must have at most 4096 items"),
+        ("/tokenize", {"messages": HELLO, "tools": [TOOL] * 129}, "tools", "must have at most 128 items"),
         ("/detokenize", {"tokens": [99999]}, "tokens", "99999 is not a token"),
     ],
 )
@@ -141,12 +163,10 @@ def test_over_long_prompts_say_both_lengths(node: api_node.ApiNode) -> None:
     assert fits.json["usage"]["completion_tokens"] == 1
     reply = http_calls.post(node.url, PATH, {"model": "small", "prompt": [5] * limit})
     assert (reply.status, reply.error["code"]) == (400, "context_length_exceeded")
-    assert f"{limit} tokens, but the model's context holds {limit} tokens" in reply.error["message"]
+    assert f"maximum context length is {limit} tokens, but the prompt has {limit}" in reply.error["message"]
     reply = http_calls.post(node.url, PATH, {"model": "small", "prompt": [5] * 10, "max_tokens": limit - 9})
     assert (reply.status, reply.error["code"]) == (400, "context_length_exceeded")
-    assert (
-        f"holds {limit} tokens, but the request needs {limit + 1}: 10 of the prompt" in reply.error["message"]
-    )
+    assert f"is {limit} tokens, but the request needs {limit + 1}: 10 of the prompt" in reply.error["message"]
     reply = http_calls.post(
         node.url, CHAT_PATH, {"model": "small", "messages": [{"role": "user", "content": "x" * MIB}]}
     )
@@ -322,8 +342,8 @@ def test_request_ids(node: api_node.ApiNode) -> None:
 
 def test_small_endpoints(node: api_node.ApiNode) -> None:
     models = http_calls.get(node.url, "/v1/models").json
-    assert [(card["id"], card["max_model_len"]) for card in models["data"]] == [
-        ("small", fake_core.CONTEXT_TOKENS)
+    assert [(card["id"], card["max_model_len"], card["mode"]) for card in models["data"]] == [
+        ("small", fake_core.CONTEXT_TOKENS, "fused")
     ]
     assert http_calls.get(node.url, "/v1/models/small").json == models["data"][0]
     tokens = http_calls.post(node.url, "/tokenize", {"prompt": "the lazy 你", "return_token_strs": True}).json
@@ -336,6 +356,7 @@ def test_small_endpoints(node: api_node.ApiNode) -> None:
     chat = http_calls.post(node.url, "/tokenize", {"model": "small", "messages": HELLO}).json
     assert chat["tokens"] == node.last.token_ids
     assert http_calls.get(node.url, "/version").json["version"]
+    assert http_calls.get(node.url, "/server_info").json["served_model_name"] == "small"
 
 
 def test_the_api_document_describes_the_requests(node: api_node.ApiNode) -> None:

@@ -57,8 +57,34 @@ def test_names_and_labels(node: api_node.ApiNode) -> None:
         assert all(dict(labels)["model_name"] == "small" for labels in found[name])
     assert {"drift_steps_total", "drift_forward_seconds_total", "drift_overhead_seconds_total"} <= set(found)
     assert not any(name.endswith("_created") for name in found)
-    reply = http_calls.get(node.url, "/metrics", {"accept": "application/openmetrics-text; version=1.0.0"})
-    assert reply.headers["content-type"].startswith("application/openmetrics-text")
+
+
+PICKED_BY: dict[str, tuple[str, set[str]]] = {
+    "vllm:num_requests_waiting": ("gauge", set()),
+    "vllm:num_requests_running": ("gauge", set()),
+    "vllm:kv_cache_usage_perc": ("gauge", set()),
+    "vllm:cache_config_info": ("gauge", {"block_size", "num_gpu_blocks"}),
+}
+"""What the endpoint pickers of llm-d and of the Gateway API's inference extension read, but for adapters'."""
+
+
+def test_endpoint_pickers_find_what_they_read(node: api_node.ApiNode) -> None:
+    text = http_calls.get(node.url, "/metrics").raw.decode()
+    families = {family.name: family for family in parser.text_string_to_metric_families(text)}
+    for name, (kind, labels) in PICKED_BY.items():
+        (sample,) = families[name].samples  # they take the newest of several, and time stamps we send none
+        assert (families[name].type, sample.timestamp) == (kind, None)
+        assert labels <= sample.labels.keys()
+        assert all(sample.labels[label].isdigit() for label in labels)
+    (usage,) = families["vllm:kv_cache_usage_perc"].samples
+    assert 0 <= usage.value <= 1
+
+
+def test_names_keep_their_colons_whatever_prometheus_likes_best(node: api_node.ApiNode) -> None:
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    reply = http_calls.get(node.url, "/metrics", {"accept": accept})
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert set(samples(reply.raw.decode())) >= NAMES
 
 
 def test_counts_are_those_of_the_answers(node: api_node.ApiNode) -> None:
@@ -133,6 +159,16 @@ def run(
 def test_attainment(metrics: Metrics, expected: tuple[int, int, int, int]) -> None:
     found = attainment(metrics)
     assert tuple(found.values()) == expected
+
+
+def test_a_resumed_answer_had_its_first_token_elsewhere() -> None:
+    metrics = Metrics("m", SloOptions(ttft_ms=100, tbt_ms=50))
+    meter = Meter(metrics, arrival_s=1.0, prompt_tokens=10, slo=wire.Slo(), resumed=True)
+    meter.tokens(1.3, 1, 0, 0.0)
+    meter.end("stop", 1.3)
+    assert attainment(metrics) == {"ttft-true": 0, "ttft-false": 0, "tbt-true": 0, "tbt-false": 1}
+    assert value(metrics, "vllm:inter_token_latency_seconds_sum") == pytest.approx(0.3)
+    assert value(metrics, "vllm:prompt_tokens_total") == 0
 
 
 def test_the_queue_time_counts_once() -> None:

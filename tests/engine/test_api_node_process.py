@@ -160,7 +160,7 @@ def test_a_killed_core_ends_the_node_with_one_line(model: Path) -> None:
     assert status == 1
     assert lines == ["error: the core process was ended by SIGKILL; the machine may have run out of memory"]
     assert asking.reply is not None
-    assert (asking.reply.status, asking.reply.error["type"]) == (500, "server_error")
+    assert (asking.reply.status, asking.reply.error["type"]) == (503, "server_error")
     assert "SIGKILL" in asking.reply.error["message"]
 
 

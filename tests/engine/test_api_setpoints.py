@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from drift_engine import wire
+from drift_engine.api.errors import ApiError
 from drift_engine.api.setpoints import SetPoint, SetPoints
 
 SPLITS = (wire.Split(1, 3), wire.Split(2, 2), wire.Split(3, 1))
@@ -23,6 +26,16 @@ def test_the_same_epoch_again_renews_it() -> None:
     for now_s in (100.0, 103.0):
         points.take(SetPoint.model_validate({"epoch": 1, "decode_sms": 2, "ttl_s": 5}), SPLITS, now_s)
     assert points.present(107.0) is not None
+
+
+def test_an_older_epoch_is_refused_as_long_as_the_newer_one_holds() -> None:
+    points = SetPoints()
+    first, newer = (SetPoint.model_validate({"epoch": epoch, "ttl_s": 5}) for epoch in (1, 9))
+    points.take(newer, SPLITS, now_s=100.0)
+    with pytest.raises(ApiError, match="epoch: 1 is older than 9"):
+        points.take(first, SPLITS, now_s=104.9)
+    points.take(first, SPLITS, now_s=105.0)
+    assert points.present(105.0) == first, "of an operator that was away for longer, and begins anew"
 
 
 def test_a_weight_alone_bounds_nothing() -> None:

@@ -95,6 +95,19 @@ def test_cuts_do_not_matter(case: tuple[ToolFormat, str, str, Calls], cuts: list
     assert read(form, [text[a:b] for a, b in itertools.pairwise(borders)]) == (content, calls)
 
 
+@given(st.sampled_from(CASES), st.data())
+def test_what_is_shown_early_is_what_would_be_shown_at_once(
+    case: tuple[ToolFormat, str, str, Calls], data: st.DataObject
+) -> None:
+    form, text, _, _ = case
+    stop = data.draw(st.integers(0, len(text)))
+    one_by_one, at_once = ToolParser(form), ToolParser(form)
+    assert collect([piece for character in text[:stop] for piece in one_by_one.push(character)]) == collect(
+        at_once.push(text[:stop])
+    )
+    assert one_by_one.full is at_once.full
+
+
 @given(st.text('<tool_call>/{}"name: ,f', max_size=40))
 def test_what_is_no_call_is_content(text: str) -> None:
     content, calls = read(ToolFormat.HERMES, list(text))

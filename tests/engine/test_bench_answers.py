@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift_engine.bench import sse
+import vllm_answers
+from drift_engine.bench import counters, sse
 from drift_engine.bench.answers import Answer, AnswerError
 from drift_engine.bench.sse import SseParser
 
@@ -99,6 +100,7 @@ def test_chunks_that_name_their_tokens(choice: dict[str, Any]) -> None:
         ({"role": "assistant"}, 0),
         ({"role": "assistant", "content": ""}, 0),
         ({"content": "x"}, 1),
+        ({"reasoning": "x"}, 1),
         ({"reasoning_content": "x"}, 1),
         ({"tool_calls": [{"index": 0}]}, 1),
     ],
@@ -126,3 +128,33 @@ def test_chunks_read_at_one_instant_are_one_arrival() -> None:
 def test_answers_that_fail(events: list[bytes], complaint: str) -> None:
     with pytest.raises(AnswerError, match=complaint):
         fed(*[(1.0, data) for data in events])
+
+
+@pytest.mark.parametrize(
+    ("events", "counted", "said"),
+    [
+        (vllm_answers.CHAT, 4, 5),  # the end's token has no text
+        (vllm_answers.THINKING, 4, 4),
+        (vllm_answers.THINKING_BEFORE, 4, 4),
+        (vllm_answers.TOOL, 3, 4),
+    ],
+)
+def test_vllms_streams_are_understood(events: list[str], counted: int, said: int) -> None:
+    data = SseParser().feed(vllm_answers.body(events))
+    answer = fed(*[(float(time_s), event) for time_s, event in enumerate(data)])
+    assert (answer.done, answer.finish_reason in ("stop", "tool_calls")) == (True, True)
+    assert (sum(answer.token_counts), answer.output_tokens) == (counted, said)
+    assert answer.token_times_s[0] == 1.0, "the role is no token"
+
+
+def test_vllms_engine_that_died_is_a_failed_answer() -> None:
+    data = SseParser().feed(vllm_answers.body(vllm_answers.BROKEN))
+    with pytest.raises(AnswerError, match="EngineCore encountered an issue"):
+        fed(*[(1.0, event) for event in data])
+
+
+def test_vllms_counters_are_understood() -> None:
+    found = counters.parse(vllm_answers.METRICS)
+    assert found[counters.REQUESTS] == 9
+    assert found[counters.PROMPT_TOKENS] == 1036
+    assert found[counters.GENERATION_TOKENS] == 3105

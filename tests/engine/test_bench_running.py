@@ -84,6 +84,11 @@ def test_a_run_counts_what_the_server_counts() -> None:
     assert all(record.exact_counts for record in watcher.all)
 
 
+def test_behind_a_router_the_mode_is_what_the_model_list_says() -> None:
+    result = run(StandInApi(mode="mux"), load(steady(1)))[0].result
+    assert (result.mode, result.server_counts) == ("mux", None)
+
+
 def test_latencies_in_logical_time() -> None:
     clock = LogicalClock()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from drift_engine import wire
-from drift_engine.cache import KvCache, OutOfPages, Sequence, hashing
+from drift_engine import hashing, wire
+from drift_engine.cache import KvCache, OutOfPages, Sequence
 from kv_index import KvIndex, names
 
 PAGE = 4

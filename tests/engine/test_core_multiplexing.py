@@ -10,18 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import core_harness
+import random_schedules
 from core_harness import Harness
 from drift_engine import wire
 from drift_engine.devices.base import Clock
 from drift_engine.devices.runner import Runner
 from drift_engine.models.transformer import Transformer
+from random_schedules import Scheduled
 from shuffled_device import DiceClock, Erratic, ShuffledDevice
 
-VOCAB = 200  # ids below every special token of the test checkpoints
-
 model = core_harness.model
-
-Request = tuple[str, list[int], wire.Sampling]
 
 
 class Shuffled(Harness):
@@ -48,30 +46,9 @@ class Shuffled(Harness):
         )
 
 
-@st.composite
-def workloads(draw: st.DrawFn) -> list[tuple[Request, int, int | None]]:
-    """Requests, some of one stem, each with the step of its submission and perhaps of its cancellation."""
-    stem = draw(st.lists(st.integers(0, VOCAB - 1), min_size=0, max_size=24))
-    requests = []
-    for index in range(draw(st.integers(1, 6))):
-        tail = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30))
-        sampling = wire.Sampling(
-            max_tokens=draw(st.integers(1, 12)),
-            temperature=draw(st.sampled_from([0.0, 0.9])),
-            seed=draw(st.integers(0, 1000)),
-            ignore_eos=True,
-            presence_penalty=draw(st.sampled_from([0.0, 0.5])),
-        )
-        submitted = draw(st.integers(0, 30))
-        cancelled = draw(st.sampled_from([None, None, submitted, submitted + 3, submitted + 12]))
-        prompt = (stem if draw(st.booleans()) else []) + tail
-        requests.append(((f"r{index}", prompt, sampling), submitted, cancelled))
-    return requests
-
-
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    workload=workloads(),
+    workload=random_schedules.workloads(),
     mode=st.sampled_from([*wire.Mode]),
     slack=st.sampled_from([*wire.Slack]),
     min_dwell_s=st.sampled_from([0.0, 0.05]),
@@ -83,7 +60,7 @@ def workloads(draw: st.DrawFn) -> list[tuple[Request, int, int | None]]:
 )
 def test_tokens_are_those_of_a_lone_run_for_any_schedule(
     model: tuple[Transformer, Path],
-    workload: list[tuple[Request, int, int | None]],
+    workload: list[Scheduled],
     mode: wire.Mode,
     slack: wire.Slack,
     min_dwell_s: float,
@@ -93,7 +70,7 @@ def test_tokens_are_those_of_a_lone_run_for_any_schedule(
     prefix: bool,
     seed: int,
 ) -> None:
-    expected = core_harness.alone(*model, [request for request, _, _ in workload])
+    expected = core_harness.alone(*model, [scheduled.request for scheduled in workload])
     with Shuffled(
         *model,
         seed,
@@ -105,26 +82,7 @@ def test_tokens_are_those_of_a_lone_run_for_any_schedule(
         max_step_tokens=max_step_tokens,
         prefix=prefix,
     ) as harness:
-        gone = set()
-        for step in range(50):
-            for index, (request, submitted, cancelled) in enumerate(workload):
-                if submitted == step:
-                    harness.submit(*request, arrival_s=step + index / 100)
-                if cancelled == step and harness.answers[request[0]].finish is None:
-                    harness.cancel(request[0])
-                    gone.add(request[0])
-            harness.step()
-        cut_short = {name: harness.answers.pop(name) for name in gone}
-        harness.answers |= {name: a for name, a in cut_short.items() if a.finish is not None}
-        harness.run()
-        for _ in range(200):  # what was launched for cancelled requests ends too
-            harness.step()
-        for name, answer in harness.answers.items():
-            assert answer.token_ids == expected[name], name
-        for name, answer in cut_short.items():
-            assert answer.token_ids == expected[name][: len(answer.token_ids)], name
-        assert harness.cache.pages_held == 0
-        harness.cache.check_integrity()
+        random_schedules.play(harness, workload, expected)
 
 
 def test_prefill_and_decode_run_at_the_same_time_on_changing_splits(model: tuple[Transformer, Path]) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import core_harness
 import host_streams
+import random_schedules
 from core_harness import Harness
 from drift_engine import models, wire
 from drift_engine.clock import MonotonicClock
@@ -27,12 +28,10 @@ from drift_engine.models.kv_store import KvStore
 from drift_engine.models.transformer import Transformer
 from fake_gpu_driver import FakeDriver
 from host_streams import HostDevice, HostGpu, HostStream
+from random_schedules import VOCAB, Scheduled
 from shuffled_device import DiceClock, Erratic
 
-VOCAB = 200  # ids below every special token of the test checkpoints
 PAGES, PAGE_TOKENS = 64, 4
-
-Request = tuple[str, list[int], wire.Sampling]
 
 
 @pytest.fixture(scope="module")
@@ -85,31 +84,9 @@ class Diced(Harness):
         return sum(stream.waits for stream in self.device.gpu.streams)
 
 
-@st.composite
-def workloads(draw: st.DrawFn) -> list[tuple[Request, int, int | None]]:
-    """Requests, some of one stem, each with the step of its submission and perhaps of its cancellation."""
-    stem = draw(st.lists(st.integers(0, VOCAB - 1), min_size=0, max_size=24))
-    requests = []
-    for index in range(draw(st.integers(1, 5))):
-        tail = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30))
-        sampling = wire.Sampling(
-            max_tokens=draw(st.integers(1, 10)),
-            temperature=draw(st.sampled_from([0.0, 0.9])),
-            seed=draw(st.integers(0, 1000)),
-            ignore_eos=True,
-            presence_penalty=draw(st.sampled_from([0.0, 0.5])),
-        )
-        submitted = draw(st.integers(0, 30))
-        cancelled = draw(st.sampled_from([None, None, submitted, submitted + 3, submitted + 12]))
-        requests.append(
-            ((f"r{index}", (stem if draw(st.booleans()) else []) + tail, sampling), submitted, cancelled)
-        )
-    return requests
-
-
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    workload=workloads(),
+    workload=random_schedules.workloads(most_requests=5, most_tokens=10),
     mode=st.sampled_from([wire.Mode.MUX, wire.Mode.AUTO]),
     share=st.sampled_from([sharing.best, sharing.overlapping]),
     pages=st.sampled_from([17, 24, 64]),
@@ -119,7 +96,7 @@ def workloads(draw: st.DrawFn) -> list[tuple[Request, int, int | None]]:
 )
 def test_tokens_are_those_of_a_lone_run_for_any_order_of_the_streams(
     model: tuple[Transformer, Path],
-    workload: list[tuple[Request, int, int | None]],
+    workload: list[Scheduled],
     mode: wire.Mode,
     share: sharing.Share,
     pages: int,
@@ -127,32 +104,13 @@ def test_tokens_are_those_of_a_lone_run_for_any_order_of_the_streams(
     prefix: bool,
     seed: int,
 ) -> None:
-    expected = core_harness.alone(*model, [request for request, _, _ in workload])
+    expected = core_harness.alone(*model, [scheduled.request for scheduled in workload])
     if share is sharing.overlapping:  # the other modes of two lanes take none that share SMs
         mode = wire.Mode.OVERLAP
     with Diced(
         *model, seed, share, mode=mode, pages=pages, max_step_tokens=max_step_tokens, prefix=prefix
     ) as harness:
-        gone = set()
-        for step in range(50):
-            for index, (request, submitted, cancelled) in enumerate(workload):
-                if submitted == step:
-                    harness.submit(*request, arrival_s=step + index / 100)
-                if cancelled == step and harness.answers[request[0]].finish is None:
-                    harness.cancel(request[0])
-                    gone.add(request[0])
-            harness.step()
-        cut_short = {name: harness.answers.pop(name) for name in gone}
-        harness.answers |= {name: a for name, a in cut_short.items() if a.finish is not None}
-        harness.run()
-        for _ in range(200):  # what was launched for cancelled requests ends too
-            harness.step()
-        for name, answer in harness.answers.items():
-            assert answer.token_ids == expected[name], name
-        for name, answer in cut_short.items():
-            assert answer.token_ids == expected[name][: len(answer.token_ids)], name
-        assert harness.cache.pages_held == 0
-        harness.cache.check_integrity()
+        random_schedules.play(harness, workload, expected)
 
 
 def test_streams_work_at_the_same_time_and_prefills_move_between_them(

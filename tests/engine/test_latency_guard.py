@@ -104,6 +104,18 @@ def test_cells_are_apart() -> None:
     assert guard.factor(Load.decode(16, 10**6), 32, PREFILL) == DECODE_FACTOR
 
 
+def test_the_usual_factor_is_the_median_of_what_was_seen() -> None:
+    guard = decode_guard()
+    assert guard.usual(32) == DECODE_FACTOR
+    guard.start({32: 1.1})
+    assert guard.usual(32) == 1.1
+    for ratio, neighbour in ((1.2, PREFILL), (1.5, OTHER), (2.0, PREFILL + OTHER)):
+        for _ in range(300):
+            guard.observe(DECODE, 32, neighbour, ratio, 0.0)
+    assert guard.usual(32) == pytest.approx(1.5, abs=0.02)
+    assert guard.usual(64) == DECODE_FACTOR
+
+
 def test_classes_are_powers_of_four() -> None:
     def prefill_class(new_tokens: int, reused_tokens: int = 0) -> int:
         return load_class(Load.prefill([(new_tokens, reused_tokens)]))

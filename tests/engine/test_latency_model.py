@@ -192,6 +192,29 @@ def test_more_work_or_fewer_sms_never_take_less_time(
         assert known_s(model, small + rows, max(lanes)) >= 0
 
 
+@pytest.mark.parametrize(("decode_sms", "prefill_sms"), [(16, 116), (64, 68), (132, 132)])
+def test_the_cost_of_a_split_makes_the_same_predictions(decode_sms: int, prefill_sms: int) -> None:
+    model = calibrated()
+    cost = model.split_cost(decode_sms, prefill_sms)
+    assert cost is not None
+    a, b, c, d = cost.prefill_s
+    chunk = Load.prefill([(512, 2048)])
+    expected_s = a * chunk.new_squared + b * chunk.new_times_reused + c * chunk.new_tokens + d
+    assert known_s(model, chunk, prefill_sms) == pytest.approx(expected_s)
+    per_context_token_s, per_row_s, per_pass_s = cost.decode_s
+    expected_s = per_context_token_s * DECODE.decode_context_tokens + per_row_s * 16 + per_pass_s
+    assert known_s(model, DECODE, decode_sms) == pytest.approx(expected_s)
+    assert cost.contention == DECODE_FACTOR
+
+
+def test_a_split_has_no_cost_while_a_phase_is_unknown() -> None:
+    model = LatencyModel()
+    told(model, DECODE, 32)
+    assert model.split_cost(32, 100) is None
+    told(model, PREFILL, 100)
+    assert model.split_cost(32, 100) is not None
+
+
 # beside a neighbour -----------------------------------------------------------------------------------------
 
 

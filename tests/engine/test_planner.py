@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
@@ -214,7 +215,7 @@ def test_layers_are_launched_as_far_as_the_decode_step_lasts() -> None:
 def test_layers_that_are_queued_beyond_the_step_are_enough() -> None:
     latency = Speeds(0.020, 0.001)
     load = Load.prefill([(350, 0)])  # 5 ms per layer on 7 SMs
-    flight = Flight(Load.decode(4, 40), SPLITS[0], ends_s=0.010)
+    flight = Flight(Load.decode(4, 40), SPLITS[0], ends_s=0.010, tbt_target_s=0.08)
     for launched, expected in ((2, 0), (1, 1), (0, 2)):
         cut = Cut(load, 0.4, 1.6, SPLITS[0], LAYERS, launched=launched, done=0)
         plan = planner.plan(
@@ -271,7 +272,7 @@ def test_decode_goes_on_while_a_prefill_is_cut() -> None:
 
 
 def test_nothing_is_launched_beside_a_pass_on_the_whole_device() -> None:
-    busy = Flight(Load.decode(1, 9), None, ends_s=0.01)
+    busy = Flight(Load.decode(1, 9), None, ends_s=0.01, tbt_target_s=0.08)
     picture = state(waiting=(new("p", 300),), lanes=lanes(flight=busy), in_flight=1)
     assert planner.plan(wire.Mode.MUX, picture, Speeds(0.02, 0.001), 0.0).empty
 
@@ -293,6 +294,48 @@ def test_auto_keeps_to_its_mode_for_small_gains() -> None:
             waiting=(new("p", 2000),), running=(row,), max_step_tokens=2048, lanes=lanes(mode=mode), free=1000
         )
         assert planner.plan(wire.Mode.AUTO, picture, Speeds(0.020, 0.002), 0.0).mode is mode
+
+
+@pytest.mark.parametrize(
+    ("target_ms", "ends_s", "leaves"),
+    [(30.0, 0.001, False), (400.0, 0.001, True), (400.0, 0.100, False)],  # 100 ms are more than it gains
+)
+def test_auto_leaves_mux_between_two_prefills(target_ms: float, ends_s: float, leaves: bool) -> None:
+    """Decode steps go on while prefills follow each other: the lanes are never both free."""
+    step = Flight(Load.decode(1, 10), SPLITS[0], ends_s, tbt_target_s=target_ms / 1e3)
+    joining = Running("j", 9, 1, 0.0, 0.4, 0.4)  # the row of the prefill that ended
+    picture = state(
+        waiting=(new("p", 2000),),
+        running=(joining,),
+        max_step_tokens=2048,
+        lanes=lanes(flight=step, split=SPLITS[0], mode=wire.Mode.MUX),
+        in_flight=1,
+        free=1000,
+    )
+    plan = planner.plan(wire.Mode.AUTO, picture, Speeds(0.020, 0.002), 0.0)
+    assert plan.empty is leaves
+    assert len(plan.begin) == (not leaves)
+
+
+class LongContexts(Speeds):
+    """A token behind 80,000 others takes twice as long as one behind none."""
+
+    def pass_s(self, load: Load, sms: int) -> float | None:
+        behind = load.new_times_reused + load.new_squared // 2
+        return super().pass_s(replace(load, new_tokens=load.new_tokens + behind // 80_000), sms)
+
+
+@pytest.mark.parametrize("rest_tokens", [0, 40])
+def test_auto_judges_each_prompt_by_its_own_context(rest_tokens: int) -> None:
+    """The end of a long prompt is slow; it says nothing of the short prompt that shares a pass with it."""
+    row = Running("d", 9, 1, 0.0, 0.4, 0.4)
+    rest = (Running("r", 80_000, rest_tokens, 0.0, 0.4, 0.0),) if rest_tokens else ()
+    picture = state(
+        waiting=(new("p", 2000),), running=(row, *rest), max_step_tokens=2048, lanes=lanes(), free=1000
+    )
+    plan = planner.plan(wire.Mode.AUTO, picture, LongContexts(0.020, 0.002), 0.0)
+    assert plan.mode is wire.Mode.FUSED
+    assert len(plan.prefill) == 1 + len(rest)
 
 
 def test_auto_is_fused_where_the_device_has_one_lane() -> None:

@@ -35,7 +35,7 @@ def test_muxwise_launches_layers_for_one_decode_step() -> None:
         cut = Cut(load, 0.4, 1.6, SPLITS[0], LAYERS, launched, done)
         picture = state(running=(decoding("d", 9),), lanes=lanes(cut=cut))
         assert planner.plan(wire.Mode.MUXWISE, picture, latency, 0.0).layers == 4
-    flight = Flight(Load.decode(1, 10), SPLITS[0], ends_s=0.02)
+    flight = Flight(Load.decode(1, 10), SPLITS[0], ends_s=0.02, tbt_target_s=0.08)
     busy = lanes(flight=flight, cut=Cut(load, 0.4, 1.6, SPLITS[0], LAYERS, 5, 4))
     assert planner.plan(wire.Mode.MUXWISE, state(lanes=busy, in_flight=2), latency, 0.0).layers <= 3
 

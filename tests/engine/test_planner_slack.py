@@ -83,7 +83,10 @@ def test_saved_time_buys_prefill_a_larger_part_and_a_larger_chunk() -> None:
 @given(used=st.integers(0, 100), before=st.booleans())
 def test_pressure_turns_at_one_share_and_back_at_another(used: int, before: bool) -> None:
     memory = Memory(PAGE_TOKENS, 100, (100 - used) // 2, 100 - used - (100 - used) // 2)
-    assert pressure.turned(memory, before) is (used > (80 if before else 90))
+    assert pressure.turned(memory, 1, 100, before) is (used > (80 if before else 90))
+    assert pressure.turned(Memory(PAGE_TOKENS, 100, 100, 0), used, 100, before) is (
+        used > (80 if before else 90)
+    )
 
 
 def test_under_pressure_decode_gets_the_larger_part_and_prefill_a_smaller_chunk() -> None:

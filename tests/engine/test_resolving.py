@@ -7,7 +7,7 @@ import pytest
 from drift_engine.core import resolving
 from drift_engine.core.resolving import Machine
 from drift_engine.errors import CapacityError, OptionsError
-from drift_engine.options import NodeOptions
+from drift_engine.options import NodeOptions, Share
 
 GIB = 1024**3
 LAPTOP = Machine(cores=8, cuda=False, free_bytes=16 * GIB)
@@ -61,3 +61,24 @@ def test_auto_takes_the_gpu_where_there_is_one(cuda: bool, device: str, dtype: s
 def test_a_context_beyond_the_model_is_refused_with_both_numbers() -> None:
     with pytest.raises(OptionsError, match="9000 is above the model's longest context, 4096"):
         resolving.context_of(NodeOptions(model="m", max_model_len_tokens=9000), 4096)
+
+
+def test_a_node_beside_others_takes_its_share() -> None:
+    tight = Machine(8, cuda=False, free_bytes=GIB)
+    shared = config(tight, share=Share(place=1, of=4))
+    assert (shared.threads, shared.kv_pages) == (2, config(tight).kv_pages // 4)
+    assert config(share=Share(of=16)).threads == 1
+    assert config(share=Share(of=4), threads=5).threads == 5
+
+
+@pytest.mark.parametrize(
+    ("of", "cores"),
+    [
+        (1, [[0, 1, 2, 3, 4]]),
+        (2, [[0, 1], [2, 3]]),
+        (5, [[0], [1], [2], [3], [4]]),
+        (7, [[0], [1], [2], [3], [4], [0], [1]]),
+    ],
+)
+def test_nodes_have_cores_of_their_own_where_there_are_enough(of: int, cores: list[list[int]]) -> None:
+    assert [list(resolving.own_cores(Share(place, of), range(5))) for place in range(of)] == cores

@@ -194,8 +194,15 @@ def test_leaps_change_nothing_where_requests_wait_for_pages(mode: wire.Mode) -> 
         assert leapt == pytest.approx(stepped, abs=1e-6)
 
 
-@pytest.mark.parametrize(("rate", "tbt_ms"), [(6.0, 25.0), (6.0, 12.0), (4.0, 7.0)])
-@pytest.mark.parametrize("mode", SPLIT_MODES)
+@pytest.mark.parametrize(
+    ("mode", "rate", "tbt_ms"),
+    [
+        (wire.Mode.MUX, 6.0, 25.0),
+        (wire.Mode.MUX, 6.0, 12.0),
+        (wire.Mode.MUX, 4.0, 7.0),
+        (wire.Mode.AUTO, 4.0, 7.0),  # looser targets it keeps in `fused`
+    ],
+)
 def test_leaps_change_little_on_two_lanes(mode: wire.Mode, rate: float, tbt_ms: float) -> None:
     """Layers are launched as far as the decode pass lasts, so the moments at which a split can change differ: by
     little, and only where the promise is so tight that it changes often."""
@@ -225,3 +232,43 @@ def test_leaps_change_little_on_two_lanes(mode: wire.Mode, rate: float, tbt_ms: 
     assert len(lanes) > 2
     assert ttft_s[1] == pytest.approx(ttft_s[0], rel=1e-3)
     assert gap_s[1] == pytest.approx(gap_s[0], rel=1e-3)
+
+
+def test_what_one_more_request_would_add_is_told() -> None:
+    """A row and its context, of the lanes that decode has."""
+    asked = [Asked(f"r{index}", list(range(100 * index, 100 * index + 400)), 32) for index in range(4)]
+    core = SimCore(asked, timing=HandMade(row_s=2**-12, context_s=2**-20))
+    core.run()
+    assert core.stats is not None
+    assert core.stats.tbt_per_request_s == pytest.approx(2**-12 + 430 * 2**-20, rel=0.01)
+
+
+def test_what_passes_cost_is_told_when_it_changed_and_once_a_second_at_most() -> None:
+    asked = [Asked(f"r{index}", list(range(100)), 500, index / 4) for index in range(8)]
+    core = SimCore(asked, latency=LatencyModel(), mode=wire.Mode.AUTO)
+    core.run()
+    times_s = [at_s for at_s, _ in core.costs]
+    assert len(times_s) > 2
+    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(times_s))
+    assert all(one != other for (_, one), (_, other) in itertools.pairwise(core.costs))
+    last = core.costs[-1][1]
+    assert [(cost.decode_sms, cost.prefill_sms) for cost in last.splits] == [(2, 6), (4, 4), (6, 2)]
+    assert last.whole is not None
+    assert (last.whole.decode_sms, last.whole.contention) == (SMS, 1.0)
+
+
+def test_a_core_that_knows_nothing_tells_no_cost() -> None:
+    core = SimCore([Asked("r", [1, 2, 3], 200)])
+    core.run()
+    assert core.costs == []
+
+
+def test_the_context_of_those_that_decode_is_told() -> None:
+    core = SimCore([Asked("a", list(range(300)), 40), Asked("b", list(range(1000, 1100)), 40)])
+    most = 0
+    while core.stats is None or core.stats.generation_tokens_total < 80:
+        core.core.step()
+        core.take()
+        most = max(most, core.stats.decode_context_tokens if core.stats else 0)
+    assert 400 + 2 * 35 < most <= 400 + 2 * 40
+    assert core.stats.decode_context_tokens == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -20,24 +21,11 @@ from drift_engine.errors import EngineError, OptionsError
 from drift_engine.latency.loads import Load
 from drift_engine.latency.snapshots import Snapshot
 from drift_engine.simulation import dispatching, nodes
-from drift_engine.simulation.nodes import NodeSpec, SimulatedNode
+from drift_engine.simulation.nodes import SimulatedNode
 from drift_engine.simulation.running import Simulation
 
 BLOCK = 64
-TIMING = sim_core.HandMade()
-SPEC = NodeSpec(
-    timing=TIMING,
-    sms=sim_core.SMS,
-    splits=sim_core.SPLITS,
-    layers=sim_core.LAYERS,
-    pairs_share=0.0,
-    kv_tokens=32_768,
-    max_model_len_tokens=2048,
-    mode=wire.Mode.FUSED,
-    targets=wire.Targets(1000.0, 0.0, 20.0),
-    max_running=32,
-    overhead_s=0.0,
-)
+SPEC = sim_core.SPEC
 MODES = [mode for mode in wire.Mode if mode is not wire.Mode.OVERLAP]  # its lanes share SMs
 ONE_LANE = [wire.Mode.FUSED, wire.Mode.PREFILL_FIRST]
 
@@ -103,7 +91,7 @@ def test_every_request_is_answered_at_times_that_can_be(
         assert record.cached_tokens is not None
         new = one.prompt_tokens - record.cached_tokens
         load = Load.prefill([(new, record.cached_tokens)]) if new > 1 else Load.decode(1, one.prompt_tokens)
-        assert record.token_times_s[0] >= TIMING.pass_s(load, SPEC.sms) - 1e-9
+        assert record.token_times_s[0] >= sim_core.TIMING.pass_s(load, SPEC.sms) - 1e-9
         assert all(before < after for before, after in itertools.pairwise(record.token_times_s))
         assert record.end_s == record.token_times_s[-1]
         assert not record.clipped_prompt
@@ -145,15 +133,31 @@ def test_routing_in_turn_and_by_load(latency: Snapshot) -> None:
 
 
 def test_the_least_load_takes_turns_among_equals() -> None:
-    least = dispatching.LeastLoad(3)
-    assert [least.choose() for _ in range(4)] == [0, 1, 2, 0]
+    least, request = joined(dispatching.LeastLoad(), 3), dispatching.Request("a", [1], 0.0)
+    assert [least.choose(request) for _ in range(4)] == [0, 1, 2, 0]
     least.changed(1, 0, 1)
-    assert [least.choose() for _ in range(3)] == [2, 0, 2]
+    assert [least.choose(request) for _ in range(3)] == [2, 0, 2]
     least.changed(0, 100, 1)
     least.changed(2, 100, 2)
-    assert least.choose() == 1
+    assert least.choose(request) == 1
     with pytest.raises(OptionsError, match=r"routing: 'best' is unknown; known: least-load, round-robin"):
-        dispatching.make("best", 2)
+        dispatching.make("best")
+
+
+@pytest.mark.parametrize("policy", dispatching.names())
+def test_nodes_that_left_get_nothing(policy: str) -> None:
+    chooser, request = joined(dispatching.make(policy), 2), dispatching.Request("a", [1], 0.0)
+    chooser.left(0, 1.0)
+    chooser.changed(0, 0, 0)
+    assert [chooser.choose(request) for _ in range(3)] == [1, 1, 1]
+    chooser.left(1, 2.0)
+    assert chooser.choose(request) is None
+
+
+def joined(chooser: dispatching.Dispatcher, count: int) -> dispatching.Dispatcher:
+    for index in range(count):
+        chooser.joined(index, Silent(), 0.0)
+    return chooser
 
 
 def test_more_nodes_are_no_slower(latency: Snapshot) -> None:
@@ -295,9 +299,32 @@ def test_spans_are_kept_where_asked(latency: Snapshot) -> None:
     assert not bare.nodes[0].spans
 
 
+class Silent:
+    def report(self, now_s: float) -> wire.Report:
+        raise NotImplementedError
+
+
+class Listener:
+    """Of one node."""
+
+    def __init__(self) -> None:
+        self.answers: list[nodes.Answer] = []
+        self.tokens = 0
+        self.events: list[wire.KvEvent] = []
+
+    def told(self, answer: nodes.Answer, times_s: Sequence[float]) -> None:
+        self.tokens += len(times_s)
+
+    def ended(self, answer: nodes.Answer) -> None:
+        self.answers.append(answer)
+
+    def kept(self, index: int, events: Sequence[wire.KvEvent]) -> None:
+        self.events += events
+
+
 def test_a_node_counts_what_waits(latency: Snapshot) -> None:
-    ended: list[nodes.Answer] = []
-    node = SimulatedNode(SPEC, latency, ended.append)
+    heard = Listener()
+    node = SimulatedNode(SPEC, latency, heard)
     assert node.next_s == float("inf")
     node.submit("a", list(range(100)), 5, 10.0)
     assert (node.next_s, node.waiting_tokens) == (10.0, 100)
@@ -308,6 +335,68 @@ def test_a_node_counts_what_waits(latency: Snapshot) -> None:
     assert (node.waiting_tokens, node.clock.now_s()) == (150, 10.001)
     node.run(float("inf"))
     assert (node.waiting_tokens, len(node.answers), node.next_s) == (0, 0, float("inf"))
-    assert {answer.request_id: len(answer.token_times_s) for answer in ended} == {"a": 5, "b": 3}
+    assert {answer.request_id: len(answer.token_times_s) for answer in heard.answers} == {"a": 5, "b": 3}
+    assert heard.tokens == 8
     assert node.stats is not None
     assert (node.stats.running, node.stats.waiting, node.stats.kv_pages_held) == (0, 0, 0)
+
+
+def test_a_node_reports_what_it_has_to_do_and_knows(latency: Snapshot) -> None:
+    node = SimulatedNode(SPEC, latency, Listener(), index=3, made_s=5.0)
+    idle = node.report(6.0)
+    assert (idle.node, idle.uptime_s, idle.in_flight, idle.kv_usage) == ("node-3", 1.0, 0, 0.0)
+    assert idle.whole is not None  # it knows its speed before its first request
+    node.submit("a", list(range(1000)), 500, 6.0)
+    node.run(8.0)
+    busy = node.report(8.0)
+    assert (busy.in_flight, busy.running, busy.queued_tokens) == (1, 1, 0)
+    assert 0 < busy.tbt_p50_ms <= busy.tbt_p99_ms
+    assert busy.prefill_tokens_per_s > 0
+    assert busy.kv_usage > 0
+
+
+def test_a_node_keeps_a_set_point_for_its_time_and_no_older_one(latency: Snapshot) -> None:
+    node = SimulatedNode(msgspec.structs.replace(SPEC, mode=wire.Mode.MUX), latency, Listener())
+    most = max(split.decode_sms for split in SPEC.splits)
+    node.steer(epoch=7, generation=2, bounds=(most, most), weight=0.5, until_s=60.0)
+    node.steer(epoch=6, generation=2, bounds=None, weight=1.0, until_s=99.0)
+    told = node.report(59.0)
+    assert (told.epoch, told.generation, told.weight, told.bounds) == (7, 2, 0.5, (most, most))
+    for number in range(3):
+        node.submit(f"a{number}", [number, *range(1000)], 50, 0.1 * number)
+        node.run(0.1 * (number + 1))
+    node.run(float("inf"))
+    split = node.report(59.0).split
+    assert split is not None
+    assert split.decode_sms == most
+    alone = node.report(61.0)
+    assert (alone.epoch, alone.weight, alone.bounds) == (0, 1.0, None)
+
+
+def test_a_node_tells_what_its_cache_holds_where_somebody_listens(latency: Snapshot) -> None:
+    heard, unheard = Listener(), Listener()
+    for listener, tell in ((heard, True), (unheard, False)):
+        node = SimulatedNode(SPEC, latency, listener, tell=tell)
+        node.submit("a", list(range(200)), 2, 0.0)
+        node.run(float("inf"))
+    assert [len(event.block_hashes) for event in heard.events if isinstance(event, wire.Stored)] == [3]
+    assert unheard.events == []
+
+
+def test_whoever_routes_hears_of_every_token_once(latency: Snapshot) -> None:
+    tokens: dict[str, int] = {}
+    ended: list[str] = []
+
+    class Counting(dispatching.LeastLoad):
+        def told(self, request_id: str, times_s: Sequence[float], cached_tokens: int) -> None:
+            assert request_id not in ended
+            tokens[request_id] = tokens.get(request_id, 0) + len(times_s)
+
+        def ended(self, request_id: str, at_s: float, *, ok: bool) -> None:
+            assert ok
+            ended.append(request_id)
+
+    arrivals = workload(9)
+    records = Simulation(SPEC, latency, nodes=2, routing=Counting).run(arrivals)
+    assert tokens == {str(record.index): record.output_tokens for record in records}
+    assert sorted(ended) == sorted(tokens)

@@ -119,7 +119,7 @@ def test_a_run_is_given_up_as_soon_as_the_answer_is_known(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Simulation, "run", counting)
     asked = study(requests=200, slo=Slo(ttft_ms=0.001, attainment_target=0.99))
-    attainment, kept = asked._keeps(1.0)
+    attainment, kept = asked.keeps()
     assert not kept
     assert len(heard) == 3  # of 200 two may miss
     assert attainment == 197 / 200

@@ -113,3 +113,13 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: str | None,
         (folder / name).write_text(content)
     with pytest.raises(ModelError, match=words):
         Tokenizer.load(folder)
+
+
+def test_a_template_that_takes_too_long_is_ended() -> None:
+    seconds = iter(range(1_000_000))
+    source = "{% for a in messages %}{% for b in messages %}{{ b.role }}{% endfor %}{% endfor %}"
+    slow = ChatTemplate(source, None, {}, clock=lambda: next(seconds) / 100)
+    with pytest.raises(TemplateError, match="longer than the limit of 1 s"):
+        slow.render(MESSAGES * 100)
+    assert next(seconds) < 150  # it was not gone on with
+    assert slow.render(MESSAGES[:1]) == "system"

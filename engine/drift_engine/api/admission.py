@@ -15,7 +15,7 @@ BODY_BUDGET_BYTES = 256 * 1024 * 1024
 
 class Admission:
     def __init__(self, limit: int, body_budget_bytes: int = BODY_BUDGET_BYTES) -> None:
-        self._limit = limit
+        self.limit = limit
         self._body_budget_bytes = body_budget_bytes
         self._body_bytes = 0
         self._requests = 0
@@ -48,8 +48,8 @@ class Admission:
             self._idle.set()
 
     def _take(self, requests: int) -> None:
-        if self._requests + requests > self._limit:
-            raise errors.full(self._limit)
+        if self._requests + requests > self.limit:
+            raise errors.full(self.limit)
         self._requests += requests
 
 
@@ -71,7 +71,7 @@ class Ticket:
         """Accounts for a part of the body. Raises 429 when the bodies of all requests are too much."""
         admission = self._admission
         if admission._body_bytes + body_bytes > admission._body_budget_bytes:
-            raise errors.full(admission._limit)
+            raise errors.full(admission.limit)
         admission._body_bytes += body_bytes
         self._body_bytes += body_bytes
 

@@ -4,6 +4,11 @@ In: checked requests for the core (`wire.Submit`) with one `Choice` each, and th
 one JSON document, or server-sent events with one write per step of the core for all choices together. The
 status line of a stream waits for the first output, so that a request which fails before it gets a status
 that clients and routers can retry on.
+
+A stream may be resumable: every write that brings tokens ends with a comment that names them (`: tokens 12 13`), also
+those whose text is held back. What is streamed from then on follows from the tokens so far, so a router that relays
+whole writes can let another node go on (`wire.Submit.drawn_token_ids`) when this one has to leave, which closes the
+connection without the last chunk.
 """
 
 from __future__ import annotations
@@ -19,12 +24,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from drift_engine import wire
-from drift_engine.api import errors
-from drift_engine.api.admission import Ticket
+from drift_engine.api import errors, page_hints
+from drift_engine.api.callers import Caller
 from drift_engine.api.choices import Choice, Delta
 from drift_engine.api.context import Context
 from drift_engine.api.flights import Flight, SlowReader
 from drift_engine.api.metrics import Meter
+from drift_engine.api.request_traces import ChoiceTrace
 
 STALL_S = 30.0
 """A client whose connection takes no byte for this long has its request cancelled."""
@@ -37,6 +43,9 @@ class Writer(Protocol):
 
     def events(self, choice: int, delta: Delta) -> bytes:
         """Server-sent events for what is new in one choice; empty when there is nothing to say."""
+
+    def resume(self, choice: int, delta: Delta) -> bytes:
+        """Takes what was streamed before; the event that ends the choice, if that was all of it."""
 
     def last_event(self, usage: dict[str, Any]) -> bytes:
         """The event with the usage."""
@@ -55,6 +64,11 @@ class Work:
     submit: wire.Submit
     choice: Choice
     meter: Meter
+    trace: ChoiceTrace | None = None
+
+
+class NodeLeft(Exception):  # noqa: N818 - a fact about the node
+    """It won't end this answer, and another can."""
 
 
 class Answer(Response):
@@ -63,7 +77,7 @@ class Answer(Response):
     def __init__(
         self,
         context: Context,
-        ticket: Ticket,
+        caller: Caller,
         works: Sequence[Work],
         writer: Writer,
         *,
@@ -73,28 +87,36 @@ class Answer(Response):
     ) -> None:
         super().__init__()
         self._context = context
-        self._ticket = ticket
+        self._caller = caller
         self._works = works
         self._writer = writer
         self._is_stream = stream
         self._include_usage = include_usage
         self._choices_per_prompt = choices_per_prompt
+        self._resumable = caller.resumable and stream and len(works) == 1
+        self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._ticket.grow(len(self._works))
+            self._caller.ticket.grow(len(self._works))
         except errors.ApiError:
             self._context.metrics.rejected("full")
             raise
-        flight = Flight(self._context.link, [work.submit for work in self._works])
+        if (trace := self._caller.trace) is not None:
+            trace.submitted(self._context.name, time.monotonic(), stream=self._is_stream)
+        end = self._replay()
+        flight = Flight(self._context.link, [] if end else [work.submit for work in self._works])
         watcher = asyncio.create_task(_watch(receive, flight))
         try:
-            await (self._stream(flight, send) if self._is_stream else self._collect(flight, send))
+            if end:
+                await self._write(send, end + self._closing(), more=False)
+            else:
+                await (self._stream(flight, send) if self._is_stream else self._collect(flight, send))
         except (SlowReader, TimeoutError):
             # what is buffered for this client will not be read: drop it with the connection
-            abort: Callable[[], None] | None = scope.get("extensions", {}).get("drift.abort", {}).get("call")
-            if abort is not None:
-                abort()
+            await _hang_up(scope, "drift.abort", watcher)
+        except NodeLeft:
+            await _hang_up(scope, "drift.close", watcher)
         finally:
             watcher.cancel()
             flight.close()
@@ -109,47 +131,100 @@ class Answer(Response):
                 self._writer.add(choice, delta)
                 self._settle(flight, choice, delta, at_s)
         body = self._writer.body(self._usage())
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *self._hints(),
+        ]
         async with asyncio.timeout(STALL_S):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, flight: Flight, send: Send) -> None:
-        started = False
         more = True
         while more:
             if not (arrivals := await flight.take()):
                 return
-            events = bytearray()
+            events, token_ids, left = bytearray(), list[int](), False
             try:
                 for choice, output, at_s in arrivals:
                     delta = self._feed(choice, output, at_s)
-                    events += self._writer.events(choice, delta)
+                    token_ids += delta.token_ids
+                    events += self._spell(choice, delta)
                     self._settle(flight, choice, delta, at_s)
                 if flight.done:
                     more = False
-                    events += self._writer.last_event(self._usage()) if self._include_usage else b""
-                    events += DONE
+                    events += self._closing()
             except errors.ApiError as error:
-                if not started:
+                if not self._started:
                     raise
-                more = False
-                events += b"data: " + error.body() + b"\n\n" + DONE
-            if not events:
-                continue
-            async with asyncio.timeout(STALL_S):
-                if not started:
-                    started = True
-                    await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-                await send({"type": "http.response.body", "body": bytes(events), "more_body": more})
+                left = self._resumable and self._context.health.refusal() is not None
+                if not left:
+                    more = False
+                    events += b"data: " + error.body() + b"\n\n" + DONE
+            if self._resumable and token_ids:
+                events += _comment(token_ids)
+            if events:
+                await self._write(send, bytes(events), more=more)
+            if left:
+                raise NodeLeft
+
+    async def _write(self, send: Send, events: bytes, *, more: bool) -> None:
+        async with asyncio.timeout(STALL_S):
+            if not self._started:
+                self._started = True
+                headers = [*_STREAM_HEADERS, *self._hints()]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": events, "more_body": more})
+
+    def _replay(self) -> bytes:
+        """Follows what a resumed answer has already; the event that ends it, if that is all of it."""
+        work = self._works[0]
+        if not work.submit.drawn_token_ids:
+            return b""
+        delta = work.choice.feed(wire.Output(work.submit.request_id, work.submit.drawn_token_ids))
+        end = self._writer.resume(0, delta)
+        if delta.finish is not None:
+            work.meter.end(delta.finish, time.monotonic())
+        return end
+
+    def _spell(self, index: int, delta: Delta) -> bytes:
+        if delta.token_ids:
+            return self._writer.events(index, delta)
+        # the core's word that a resumed answer was complete: its text was streamed with its last token
+        return self._writer.resume(index, delta) if delta.finish is not None else b""
+
+    def _closing(self) -> bytes:
+        return (self._writer.last_event(self._usage()) if self._include_usage else b"") + DONE
+
+    def _hints(self) -> list[tuple[bytes, bytes]]:
+        """What a router wants to know beside the answer, once its first output is there."""
+        caller, first = self._caller, self._works[0]
+        if not caller.trusted:
+            return []
+        headers = [(b"x-drift-node", self._context.options.node.encode())]
+        if self._resumable:
+            headers.append((b"x-drift-seed", b"%d" % first.submit.sampling.seed))
+        ready = self._context.health.ready
+        answered = first.choice.tokens > len(first.submit.drawn_token_ids)
+        if caller.wants_pages and answered and ready is not None:
+            hints = page_hints.header(
+                first.submit.token_ids, caller.salt, ready.page_tokens, first.choice.cached_tokens
+            )
+            headers.append((b"x-drift-pages", hints))
+        return headers
 
     def _feed(self, index: int, output: wire.Output, at_s: float) -> Delta:
         """Raises 500 or 503 for an output that ends the request without an answer."""
         work = self._works[index]
+        if work.trace is not None:
+            work.trace.told(output, at_s)
         if output.finish is wire.FinishReason.ABORTED:
             work.meter.end("abort", at_s)
             reason = output.error or "the engine gave the request up"
-            raise errors.unavailable(reason) if self._context.health.draining else errors.failed(reason)
+            # A node that drains, or whose core died, is not the request's fault: a router asks another one.
+            gone = self._context.health.refusal() is not None
+            raise errors.unavailable(reason) if gone else errors.failed(reason)
         if work.choice.finished:
             return Delta()  # on its way when the choice was ended here
         delta = work.choice.feed(output)
@@ -180,6 +255,9 @@ class Answer(Response):
         for work in self._works:
             work.meter.end("cancelled", now_s)
         usage = self._usage()
+        if (trace := self._caller.trace) is not None:
+            finishes = [work.meter.ended or "" for work in self._works]
+            trace.answered(usage["prompt_tokens"], usage["completion_tokens"], finishes)
         scope.setdefault("state", {})["summary"] = {
             "prompt_tokens": usage["prompt_tokens"],
             "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
@@ -195,6 +273,18 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # proxies of nginx's kind would collect the stream
 ]
+
+
+async def _hang_up(scope: Scope, how: str, watcher: asyncio.Task[None]) -> None:
+    """Ends the connection in the middle of the answer, and waits until it has ended."""
+    call: Callable[[], None] | None = scope.get("extensions", {}).get(how, {}).get("call")
+    if call is not None:
+        call()
+        await asyncio.wait({watcher}, timeout=STALL_S)
+
+
+def _comment(token_ids: Sequence[int]) -> bytes:
+    return b": tokens " + b" ".join(b"%d" % token_id for token_id in token_ids) + b"\n\n"
 
 
 async def _watch(receive: Receive, flight: Flight) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import secrets
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +11,15 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from drift_engine import wire
-from drift_engine.api import errors, grammars, logprobs
+from drift_engine import openapi, wire
+from drift_engine.api import documents, errors, grammars, logprobs
 from drift_engine.api.answers import Answer, event
+from drift_engine.api.callers import caller
 from drift_engine.api.choices import Delta
 from drift_engine.api.context import Context, Model
 from drift_engine.api.requests import ChatRequest, Message, Tool
-from drift_engine.api.submitting import Plan, caller, stream_options, works
+from drift_engine.api.submitting import Identity, Plan, identity, stream_options, works
 from drift_engine.api.tools import Piece, ToolParser
-from drift_engine.text.templates import TemplateError
 
 
 class ChatWriter:
@@ -30,6 +29,7 @@ class ChatWriter:
         self,
         model: Model,
         name: str,
+        identity: Identity,
         choices: int,
         top: int | None,
         parsers: Sequence[ToolParser],
@@ -38,8 +38,8 @@ class ChatWriter:
         self._tokenizer = model.tokenizer
         self._top = top
         self._parsers = parsers
-        self._id = {"id": f"chatcmpl-{secrets.token_hex(12)}"}
-        self._head = {"created": int(time.time()), "model": name}
+        self._id = {"id": identity.id}
+        self._head = {"created": identity.created, "model": name}
         self._usage = {"usage": None} if include_usage else {}
         self._begun = [False] * choices
         self._pieces: list[list[Piece]] = [[] for _ in range(choices)]
@@ -52,7 +52,7 @@ class ChatWriter:
         finish = self._reason(choice, delta)
         if not (pieces or found or finish):
             return b""
-        deltas = [_delta(piece) for piece in pieces] or [{}]
+        deltas = [self._delta(choice, piece) for piece in pieces] or [{}]
         if not self._begun[choice]:
             self._begun[choice] = True
             deltas[0] = {
@@ -65,6 +65,12 @@ class ChatWriter:
             self._chunk(choice, each, found if index == 0 else None, finish if index == last else None)
             for index, each in enumerate(deltas)
         )
+
+    def resume(self, choice: int, delta: Delta) -> bytes:
+        shown = bool(self._read(choice, delta)) or (self._top is not None and bool(delta.token_ids))
+        self._begun[choice] = self._begun[choice] or shown
+        finish = self._reason(choice, delta)
+        return self._chunk(choice, {}, None, finish) if finish else b""
 
     def _chunk(
         self, choice: int, delta: dict[str, Any], found: list[dict[str, Any]] | None, finish: str | None
@@ -95,7 +101,7 @@ class ChatWriter:
             choices.append(
                 {
                     "index": index,
-                    "message": _message(pieces),
+                    "message": self._message(index, pieces),
                     "logprobs": found,
                     "finish_reason": self._finish[index],
                 }
@@ -119,33 +125,37 @@ class ChatWriter:
         called = bool(self._parsers) and self._parsers[choice].calls > 0
         return "tool_calls" if called and delta.finish == "stop" else delta.finish
 
-
-def _delta(piece: Piece) -> dict[str, Any]:
-    if piece.call < 0:
-        return {"content": piece.content}
-    call: dict[str, Any] = {"index": piece.call}
-    if piece.name is not None:
-        call |= {"id": piece.call_id, "type": "function"}
-        call["function"] = {"name": piece.name, "arguments": ""}
-    else:
-        call["function"] = {"arguments": piece.arguments}
-    return {"tool_calls": [call]}
-
-
-def _message(pieces: Sequence[Piece]) -> dict[str, Any]:
-    calls: dict[int, dict[str, Any]] = {}
-    for piece in pieces:
+    def _delta(self, choice: int, piece: Piece) -> dict[str, Any]:
+        if piece.call < 0:
+            return {"content": piece.content}
+        call: dict[str, Any] = {"index": piece.call}
         if piece.name is not None:
-            function = {"name": piece.name, "arguments": ""}
-            calls[piece.call] = {"id": piece.call_id, "type": "function", "function": function}
-        elif piece.call >= 0:
-            calls[piece.call]["function"]["arguments"] += piece.arguments
-    content = "".join(piece.content for piece in pieces)
-    message: dict[str, Any] = {"role": "assistant", "content": content if content or not calls else None}
-    message["refusal"] = None
-    if calls:
-        message["tool_calls"] = list(calls.values())
-    return message
+            call |= {"id": self._call_id(choice, piece.call), "type": "function"}
+            call["function"] = {"name": piece.name, "arguments": ""}
+        else:
+            call["function"] = {"arguments": piece.arguments}
+        return {"tool_calls": [call]}
+
+    def _message(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        calls: dict[int, dict[str, Any]] = {}
+        for piece in pieces:
+            if piece.name is not None:
+                function = {"name": piece.name, "arguments": ""}
+                call_id = self._call_id(choice, piece.call)
+                calls[piece.call] = {"id": call_id, "type": "function", "function": function}
+            elif piece.call >= 0:
+                calls[piece.call]["function"]["arguments"] += piece.arguments
+        content = "".join(piece.content for piece in pieces)
+        message: dict[str, Any] = {"role": "assistant", "content": content if content or not calls else None}
+        message["refusal"] = None
+        if calls:
+            message["tool_calls"] = list(calls.values())
+        return message
+
+    def _call_id(self, choice: int, call: int) -> str:
+        """As unique as the answer's id, and the same wherever the answer goes on."""
+        name = f"{self._id['id']}/{choice}/{call}"
+        return f"call_{hashlib.sha256(name.encode()).hexdigest()[:24]}"
 
 
 def for_template(messages: Sequence[Message], source: str) -> list[dict[str, Any]]:
@@ -181,7 +191,7 @@ def for_template(messages: Sequence[Message], source: str) -> list[dict[str, Any
 def _arguments(text: str) -> Any:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # what a model wrote may be broken, and clients send it back as it is
     return found if isinstance(found, dict) else text
 
@@ -195,13 +205,9 @@ async def prompt(
     add_special_tokens: bool = False,
 ) -> list[int]:
     """Token ids of the rendered messages. Raises 400."""
-    if model.template is None:
-        raise errors.invalid("messages", "this model has no chat template; use /v1/completions")
     dumped = [tool.model_dump(exclude_none=True) for tool in tools or ()]
-    try:
-        text = model.template.render(for_template(messages, model.template.source), dumped, **options)
-    except TemplateError as error:
-        raise errors.invalid("messages", str(error)) from error
+    source = model.template.source if model.template is not None else ""
+    text = await model.render(for_template(messages, source), dumped, options)
     return await model.encode("messages", text, add_special_tokens=add_special_tokens)
 
 
@@ -233,21 +239,24 @@ async def _grammar(request: ChatRequest, model: Model, offered: Sequence[Tool]) 
     if not offered:
         assert schema is not None
         grammar = grammars.of_schema(schema)
-        await grammars.check("response_format", grammar)
+        await grammars.check("response_format", grammar, model.trials)
         return grammar
     assert model.tool_format is not None
     parallel = request.parallel_tool_calls is not False and not (request.tool_choice or "").startswith("=")
     grammar = grammars.of_tools(
         offered, model.tool_format, model.tokenizer, parallel=parallel, answer=None if forced else schema
     )
-    await grammars.check("tools" if forced else "response_format", grammar)
+    await grammars.check("tools" if forced else "response_format", grammar, model.trials)
     return grammar
 
 
 def router(context: Context) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post("/v1/chat/completions")
+    @routes.post(
+        "/v1/chat/completions",
+        responses=documents.answers(documents.ChatCompletion, openapi.EVENTS, failures=documents.ASKED),
+    )
     async def chat_completions(request: ChatRequest, http: Request) -> Response:
         model = context.serving(request.model)
         stream, include_usage = stream_options(request)
@@ -270,10 +279,11 @@ def router(context: Context) -> APIRouter:
         parsers = (
             [ToolParser(model.tool_format, limit) for _ in made] if offered and model.tool_format else []
         )
-        writer = ChatWriter(model, context.name, len(made), top, parsers, include_usage)
+        named = identity("chatcmpl", request.drift_resume)
+        writer = ChatWriter(model, context.name, named, len(made), top, parsers, include_usage)
         return Answer(
             context,
-            caller(http).ticket,
+            caller(http),
             made,
             writer,
             stream=stream,

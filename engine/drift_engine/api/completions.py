@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from drift_engine.api import errors, logprobs
+from drift_engine import openapi
+from drift_engine.api import documents, errors, logprobs, sampling
 from drift_engine.api.answers import Answer, event
+from drift_engine.api.callers import caller
 from drift_engine.api.choices import Delta
 from drift_engine.api.context import Context, Model
 from drift_engine.api.requests import CompletionRequest
-from drift_engine.api.submitting import Plan, caller, stream_options, works
+from drift_engine.api.submitting import Identity, Plan, identity, stream_options, works
 
 _DEFAULT_TOKENS = 16
 """OpenAI's default of max_tokens here (chat has none)."""
@@ -25,15 +25,21 @@ class CompletionWriter:
     """Answers of type text_completion."""
 
     def __init__(
-        self, model: Model, name: str, echoes: list[str], top: int | None, include_usage: bool
+        self,
+        model: Model,
+        name: str,
+        identity: Identity,
+        echoes: list[str],
+        top: int | None,
+        include_usage: bool,
     ) -> None:
         self._tokenizer = model.tokenizer
         self._top = top
         self._echoes = echoes
         self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
+            "id": identity.id,
             "object": "text_completion",
-            "created": int(time.time()),
+            "created": identity.created,
             "model": name,
         }
         self._usage = {"usage": None} if include_usage else {}
@@ -49,6 +55,16 @@ class CompletionWriter:
             self._begun[choice] = True
             text = self._echoes[choice] + text
         return event({**self._head, "choices": [self._choice(choice, text, delta)], **self._usage})
+
+    def resume(self, choice: int, delta: Delta) -> bytes:
+        shown = bool(delta.text) or (self._top is not None and bool(delta.token_ids))
+        self._begun[choice] = self._begun[choice] or shown
+        if self._top is not None:
+            self._offsets[choice] += sum(len(logprobs.text(self._tokenizer, i)) for i in delta.token_ids)
+        if delta.finish is None:
+            return b""
+        end = self._choice(choice, "", Delta(finish=delta.finish))
+        return event({**self._head, "choices": [end], **self._usage})
 
     def last_event(self, usage: dict[str, Any]) -> bytes:
         return event({**self._head, "choices": [], "usage": usage})
@@ -79,7 +95,10 @@ class CompletionWriter:
 def router(context: Context) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post("/v1/completions")
+    @routes.post(
+        "/v1/completions",
+        responses=documents.answers(documents.Completion, openapi.EVENTS, failures=documents.ASKED),
+    )
     async def completions(request: CompletionRequest, http: Request) -> Response:
         model = context.serving(request.model)
         n = request.n or 1
@@ -94,6 +113,7 @@ def router(context: Context) -> APIRouter:
             if isinstance(prompt, str):
                 prompts.append(await model.encode("prompt", prompt, add_special_tokens=True))
             else:
+                sampling.check_tokens("prompt", prompt, model.limits)
                 prompts.append(prompt)
             if request.echo:
                 text = prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
@@ -108,11 +128,16 @@ def router(context: Context) -> APIRouter:
         )
         made = works(context, model, http, request, prompts, plan)
         writer = CompletionWriter(
-            model, context.name, echoes or [""] * len(made), request.logprobs, include_usage
+            model,
+            context.name,
+            identity("cmpl", request.drift_resume),
+            echoes or [""] * len(made),
+            request.logprobs,
+            include_usage,
         )
         return Answer(
             context,
-            caller(http).ticket,
+            caller(http),
             made,
             writer,
             stream=stream,

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from drift_engine import wire
-from drift_engine.api import errors, tools
+from drift_engine.api import errors, tools, trials
 from drift_engine.api.admission import Admission
 from drift_engine.api.kv_events import KvLog
 from drift_engine.api.metrics import Metrics
 from drift_engine.api.sampling import ModelLimits, too_long
 from drift_engine.api.setpoints import SetPoints
+from drift_engine.api.trials import Trials
 from drift_engine.node.health import Health
 from drift_engine.node.link import CoreLink
 from drift_engine.options import NodeOptions
-from drift_engine.text.templates import ChatTemplate
+from drift_engine.text.templates import ChatTemplate, Messages, TemplateError, Tools
 from drift_engine.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from drift_engine.tracing.recording import Recorder
 
 _INLINE_CHARS = 1024
 """Texts up to this length are tokenized on the event loop, in about a millisecond; longer ones would hold back other
 requests' tokens and go to a thread, whose round trip costs a fifth of that."""
+
+_INLINE_MESSAGES = 32
+"""Conversations up to this length are rendered on the event loop, in some 0.4 ms; longer ones, and those with tools,
+in the same thread."""
 
 _SHRINKING = 4
 """Normalizers may shorten a text before it is cut into tokens, by less than this factor."""
@@ -32,6 +42,7 @@ _SHRINKING = 4
 class Text:
     """The text side of a checkpoint, read from its folder by the api process."""
 
+    folder: Path
     tokenizer: Tokenizer
     template: ChatTemplate | None
 
@@ -39,11 +50,11 @@ class Text:
     def load(cls, folder: Path) -> Text:
         """Raises ModelError."""
         tokenizer = Tokenizer.load(folder)
-        return cls(tokenizer, ChatTemplate.load(folder, tokenizer))
+        return cls(folder, tokenizer, ChatTemplate.load(folder, tokenizer))
 
 
 class Model:
-    """A model that is served: its text side and what the core said of it."""
+    """A model that is served: its text side and what the core said of it. Whoever made it closes it."""
 
     def __init__(self, text: Text, ready: wire.Ready) -> None:
         self.tokenizer = text.tokenizer
@@ -56,7 +67,24 @@ class Model:
         )
         """Special tokens that a tool parser must see."""
         self.limits = ModelLimits(ready.vocab_size, ready.max_model_len_tokens)
+        self.trials = Trials(trials.command(text.folder, ready.vocab_size, ready.eos_token_ids))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+
+    async def close(self) -> None:
+        await self.trials.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def render(self, messages: Messages, tools: Tools, options: dict[str, Any]) -> str:
+        """The prompt's text. Raises 400."""
+        if self.template is None:
+            raise errors.invalid("messages", "this model has no chat template; use /v1/completions")
+        render = functools.partial(self.template.render, messages, tools, **options)
+        try:
+            if not tools and len(messages) <= _INLINE_MESSAGES:
+                return render()
+            return await asyncio.get_running_loop().run_in_executor(self._thread, render)
+        except TemplateError as error:
+            raise errors.invalid("messages", str(error)) from error
 
     async def encode(self, param: str, text: str, *, add_special_tokens: bool) -> list[int]:
         """Raises 400 for a text that can't be encoded or is beyond any prompt, without tokenizing the latter."""
@@ -94,6 +122,8 @@ class Context:
     kv_log: KvLog
     started_s: float
     model: Model | None = None
+    recorder: Recorder | None = None
+    """Of spans; None: nobody wants any."""
     set_points: SetPoints = dataclasses.field(default_factory=SetPoints)
     closing: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     """Set when the node ends: streams of the control port end too."""

@@ -7,21 +7,23 @@ Everything here needs the control token, as `Authorization: Bearer TOKEN` or `x-
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import FastAPI, Query
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp
 
 from drift_engine import wire
-from drift_engine.api import errors, kv_events
+from drift_engine.api import documents, errors, kv_events
 from drift_engine.api.context import Context
+from drift_engine.api.documents import Documented
 from drift_engine.api.requests import Body
 from drift_engine.api.setpoints import SetPoint
+from drift_engine.api.token_gate import TokenGate
 from drift_engine.node.health import Phase
 
 MAX_DRAIN_S = 3600.0
@@ -37,26 +39,23 @@ class DrainRequest(Body):
     timeout_s: float | None = Field(None, ge=0, le=MAX_DRAIN_S)
 
 
-def create_control_app(context: Context) -> FastAPI:
-    def authorized(request: Request) -> None:
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else request.headers.get("x-drift-token", "")
-        if not hmac.compare_digest(given.strip().encode(), context.control_token.encode()):
-            raise errors.ApiError(
-                401,
-                "the control token is missing or wrong; send it as 'Authorization: Bearer TOKEN'",
-                code="invalid_control_token",
-                headers={"www-authenticate": "Bearer"},
-            )
+def create_control_app(context: Context) -> ASGIApp:
+    return TokenGate(routes(context), context.control_token)
 
-    app = FastAPI(title="Drift control", docs_url=None, redoc_url=None, dependencies=[Depends(authorized)])
+
+def routes(context: Context) -> FastAPI:
+    """What is behind the gate."""
+    app = Documented(title="Drift control", docs_url=None, redoc_url=None)
     errors.install(app)
 
-    @app.get("/control/v1/report")
+    @app.get("/control/v1/report", responses=documents.answers(wire.Report, failures=documents.KEYED))
     async def read_report() -> Response:
         return Response(msgspec.json.encode(report(context)), media_type="application/json")
 
-    @app.put("/control/v1/split")
+    @app.put(
+        "/control/v1/split",
+        responses=documents.answers(documents.SplitTaken, failures=(*documents.TOLD, 409, 503)),
+    )
     async def split(asked: SetPoint) -> dict[str, Any]:
         """Bounds of the split and the node's weight, until the time to live is over."""
         ready = context.serving(None).ready
@@ -68,7 +67,10 @@ def create_control_app(context: Context) -> FastAPI:
             "legal_splits": wire.to_builtins(ready.splits),
         }
 
-    @app.put("/control/v1/targets")
+    @app.put(
+        "/control/v1/targets",
+        responses=documents.answers(documents.TargetsTaken, failures=(*documents.TOLD, 503)),
+    )
     async def targets(asked: TargetsRequest) -> dict[str, Any]:
         """The promise from now on, also to requests that run."""
         context.serving(None)
@@ -77,7 +79,10 @@ def create_control_app(context: Context) -> FastAPI:
         context.link.set_targets(promise)
         return {"slo": wire.to_builtins(promise)}
 
-    @app.post("/control/v1/drain")
+    @app.post(
+        "/control/v1/drain",
+        responses=documents.answers(documents.Drained, failures=documents.TOLD),
+    )
     async def drain(request: DrainRequest | None = None) -> dict[str, Any]:
         """Takes no new requests from now on; answers when those in flight have ended or the time is up."""
         asked = request.timeout_s if request is not None else None
@@ -94,37 +99,47 @@ def create_control_app(context: Context) -> FastAPI:
             "waited_s": round(time.monotonic() - start_s, 3),
         }
 
-    @app.post("/control/v1/flush")
+    @app.post(
+        "/control/v1/flush",
+        responses=documents.answers(documents.Status, failures=(*documents.KEYED, 503)),
+    )
     async def flush() -> dict[str, str]:
         """Forgets the cached prefixes that no running request uses."""
         context.serving(None)
         context.link.flush_cache()
         return {"status": "accepted"}
 
-    @app.get("/kv/v1/state")
+    @app.get("/kv/v1/state", responses=documents.answers(documents.KvState, failures=documents.KEYED))
     async def state() -> dict[str, Any]:
         return context.kv_log.state()
 
-    @app.get("/kv/v1/events")
-    async def events(after: Annotated[int | None, Query(ge=0)] = None) -> Response:
-        """Events with higher numbers than `after` (default: from now on), one JSON object a line, without end."""
+    @app.get(
+        "/kv/v1/events",
+        response_class=Response,
+        responses=documents.answers("application/x-ndjson", failures=(*documents.KEYED, 400, 410)),
+    )
+    async def events(after: Annotated[int | None, Query(ge=0)] = None, tokens: bool = True) -> Response:
+        """Events with higher numbers than `after` (default: from now on), one JSON object a line, without end.
+
+        Without `tokens` they name pages and leave out what is in them, most of their bytes.
+        """
         start = context.kv_log.sequence if after is None else after
         try:
             context.kv_log.after(start)
         except kv_events.Gone as error:
             raise errors.ApiError(410, f"{error}; read /kv/v1/state and follow from its sequence") from error
-        return StreamingResponse(_lines(context, start), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(context, start, tokens=tokens), media_type="application/x-ndjson")
 
     return app
 
 
-async def _lines(context: Context, sequence: int) -> AsyncIterator[bytes]:
+async def _lines(context: Context, sequence: int, *, tokens: bool) -> AsyncIterator[bytes]:
     closing = asyncio.ensure_future(context.closing.wait())
     try:
         yield b""  # the status line at once, even when nothing happens for long
         while not context.closing.is_set():
             try:
-                found = context.kv_log.after(sequence)
+                found = context.kv_log.after(sequence, tokens=tokens)
             except kv_events.Gone:
                 return  # the reader was too slow: asking again with its number tells it so
             if found:
@@ -154,6 +169,7 @@ def report(context: Context) -> wire.Report:
         ready=health.phase is Phase.READY,
         draining=health.draining,
         in_flight=context.admission.answering,
+        max_in_flight=context.admission.limit,
         running=stats.running if stats else 0,
         waiting=stats.waiting if stats else 0,
         queued_tokens=stats.queued_tokens if stats else 0,
@@ -171,6 +187,15 @@ def report(context: Context) -> wire.Report:
         prefill_tokens_per_s=stats.prefill_tokens_per_s if stats else 0.0,
         tbt_p50_ms=metrics.tbt_ms(0.5),
         tbt_p99_ms=metrics.tbt_ms(0.99),
+        tbt_per_request_ms=1000 * stats.tbt_per_request_s if stats else 0.0,
         kv_events_sequence=context.kv_log.sequence,
         uptime_s=time.monotonic() - context.started_s,
+        prompt_tokens_total=stats.prompt_tokens_total if stats else 0,
+        cached_tokens_total=stats.cached_tokens_total if stats else 0,
+        costs=metrics.costs.splits,
+        whole=metrics.costs.whole,
+        decode_context_tokens=stats.decode_context_tokens if stats else 0,
+        max_running=context.options.max_running,
+        bounds=point.range if point else None,
+        activity_s_total=stats.activity_s_total if stats else {},
     )

@@ -18,10 +18,9 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drift_engine.api import errors
+from drift_engine.api import callers, errors, request_traces
 from drift_engine.api.admission import Ticket
 from drift_engine.api.context import Context
-from drift_engine.api.submitting import Caller, salt
 
 log = logging.getLogger("drift_engine.requests")
 
@@ -64,6 +63,8 @@ class Gate:
         except errors.ApiError as error:
             await error.response()(scope, receive, answer)
         finally:
+            if (trace := scope.get("state", {}).get("trace")) is not None:
+                trace.end(status, time.monotonic())
             # a load generator counts the tokens of thousands of texts: those lines are for debugging
             level = logging.INFO if scope["path"] in _GENERATING else logging.DEBUG
             if log.isEnabledFor(level) and scope["path"] in _WITH_BODY:
@@ -102,9 +103,11 @@ class Gate:
         except errors.ApiError:
             self._context.metrics.rejected("full")
             raise
-        tenant = headers.get("x-drift-tenant", "") if trusted else ""
-        caller = Caller(ticket, start_s, salt(key_digest, tenant), trusted)
-        scope.setdefault("state", {})["caller"] = caller
+        trace = None
+        if (recorder := self._context.recorder) is not None and path in _GENERATING:
+            trace = request_traces.begin(recorder, path, self._context.name, scope["headers"], start_s)
+        caller = callers.of(ticket, start_s, key_digest, headers, trusted=trusted, trace=trace)
+        scope.setdefault("state", {}).update(caller=caller, trace=trace)
         try:
             await self._app(scope, self._limited(receive, ticket, start_s), send)
         finally:
@@ -125,7 +128,8 @@ class Gate:
         self._context.metrics.rejected("api_key")
         raise errors.ApiError(
             401,
-            "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'",
+            # OpenAI's first words: LiteLLM knows by them that it is no mistake of the request's.
+            "Incorrect API key provided, or none; send it as 'Authorization: Bearer KEY'",
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )

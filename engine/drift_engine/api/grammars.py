@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
-
-import llguidance
 
 from drift_engine import wire
 from drift_engine.api import errors
 from drift_engine.api.requests import ResponseFormat, Tool
 from drift_engine.api.tools import ToolFormat
+from drift_engine.api.trials import Trials
 from drift_engine.text.tokenizer import Tokenizer
+
+MAX_GRAMMAR_CHARS = 256 * 1024
+"""Of all schemas of a request together, with their rules. Published collections of schemas in use have few above
+64 KiB. Estimate."""
 
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One spelling of white space, that of the training data: small models else fill their answer with line
@@ -81,17 +83,12 @@ def _marker(text: str, tokenizer: Tokenizer) -> str:
     return json.dumps(text) if token_id is None else f"<[{token_id}]>"
 
 
-async def check(param: str, grammar: wire.Grammar) -> None:
-    """Raises 400 for a schema that can't be used. Large ones take a tenth of a second, so a thread does it."""
-    if problem := await asyncio.to_thread(_problem, grammar):
-        raise errors.invalid(param, f"the schema can't be used: {problem.splitlines()[0][:200]}")
-
-
-def _problem(grammar: wire.Grammar) -> str:
-    matcher = llguidance.LLMatcher
-    if grammar.kind is wire.GrammarKind.LARK:
-        compiled = matcher.grammar_from_lark(grammar.text)
-    else:
-        assert grammar.kind is wire.GrammarKind.JSON_SCHEMA
-        compiled = matcher.grammar_from_json_schema(grammar.text)
-    return str(matcher.validate_grammar(compiled, None))
+async def check(param: str, grammar: wire.Grammar, trials: Trials) -> None:
+    """Raises 400 for a schema that can't be used, 503 where too many wait to be tried."""
+    if len(grammar.text) > MAX_GRAMMAR_CHARS:
+        raise errors.invalid(
+            param,
+            f"its schemas have {len(grammar.text)} characters, more than the limit of {MAX_GRAMMAR_CHARS}",
+        )
+    if problem := await trials.problem(grammar):
+        raise errors.invalid(param, f"the schema can't be used: {problem}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import itertools
+from collections.abc import Coroutine
 from typing import Any
 
 from drift_engine import wire
@@ -52,17 +53,24 @@ class KvLog:
             case wire.Cleared():
                 self._parents.clear()
 
-    def after(self, sequence: int) -> list[dict[str, Any]]:
-        """Events with higher numbers. Raises Gone when some of them are no longer known, or `sequence` never was."""
+    def after(self, sequence: int, *, tokens: bool = True) -> list[dict[str, Any]]:
+        """Events with higher numbers, with the pages' token ids or without.
+
+        Raises Gone when some of them are no longer known, or `sequence` never was.
+        """
         oldest = self._log[0][0] if self._log else self.sequence + 1
         if sequence < oldest - 1 or sequence > self.sequence:
             raise Gone(f"events after {sequence} are not known: the log holds {oldest} to {self.sequence}")
         newer = itertools.islice(self._log, sequence - oldest + 1, None)
-        return [{"sequence": number, **wire.to_builtins(event)} for number, event in newer]
+        found = [{"sequence": number, **wire.to_builtins(event)} for number, event in newer]
+        if not tokens:
+            for event in found:
+                event.pop("token_ids", None)
+        return found
 
-    async def change(self) -> None:
-        """Waits for the next event."""
-        await self._changed.wait()
+    def change(self) -> Coroutine[Any, Any, bool]:
+        """Waits for the first event after this call: one that comes before the wait has begun counts."""
+        return self._changed.wait()
 
     def state(self) -> dict[str, Any]:
         """Every shareable block as [hash, parent's hash], parents first."""

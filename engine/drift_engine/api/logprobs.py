@@ -13,7 +13,8 @@ _FLOOR = -9999.0
 """What OpenAI writes for a probability of zero; JSON has no infinity."""
 
 
-def _text(tokenizer: Tokenizer, token_id: int) -> str:
+def text(tokenizer: Tokenizer, token_id: int) -> str:
+    """A token by itself, as the older shape names it."""
     return tokenizer.token_bytes(token_id).decode(errors="replace")
 
 
@@ -41,7 +42,7 @@ def completion(
     offset: int,
 ) -> tuple[dict[str, Any], int]:
     """The older shape: parallel lists. `offset` is where the first token begins in the text; the new one returns."""
-    tokens = [_text(tokenizer, token_id) for token_id in token_ids]
+    tokens = [text(tokenizer, token_id) for token_id in token_ids]
     offsets = []
     for token in tokens:
         offsets.append(offset)
@@ -49,7 +50,7 @@ def completion(
     likeliest = []
     for token, found in zip(tokens, logprobs, strict=True):
         best = {
-            _text(tokenizer, other): max(logprob, _FLOOR)
+            text(tokenizer, other): max(logprob, _FLOOR)
             for other, logprob in zip(found.top_ids[:top], found.top_logprobs[:top], strict=True)
         }
         likeliest.append(best | {token: max(found.logprob, _FLOOR)})

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from drift_engine import wire
 from drift_engine.options import SloOptions
+from drift_engine.tracing import starting
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge per counter that nobody reads
 
@@ -44,7 +45,10 @@ class Metrics:
         self.targets = slo.targets
         """May change while the node serves; the histograms keep their edges, at the targets of the start."""
         self.stats: wire.Stats | None = None
+        self.costs = wire.Costs((), None)
         self.ready: wire.Ready | None = None
+        self.spans = starting.fresh_counts()
+        """Of traces, by what became of them."""
         self._gaps_s: collections.deque[float] = collections.deque(maxlen=_RECENT_GAPS)
         tbt = edges(_TBT_EDGES_S, slo.tbt_ms / 1000)
 
@@ -106,19 +110,31 @@ class Metrics:
 
 
 class Meter:
-    """The times of one choice. Tokens of one output share their gap equally."""
+    """The times of one choice. Tokens of one output share their gap equally.
 
-    def __init__(self, metrics: Metrics, arrival_s: float, prompt_tokens: int, slo: wire.Slo) -> None:
+    A resumed answer had its first token elsewhere: the wait for the next one is a gap.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        arrival_s: float,
+        prompt_tokens: int,
+        slo: wire.Slo,
+        *,
+        resumed: bool = False,
+    ) -> None:
         self._metrics = metrics
         self._arrival_s = arrival_s
         self._prompt_tokens = prompt_tokens
         node = metrics.targets
         self._ttft_ms = slo.ttft_ms
         self._tbt_target_s = (slo.tbt_ms if slo.tbt_ms is not None else node.tbt_ms) / 1000
-        self._last_s: float | None = None
+        self._last_s: float | None = arrival_s if resumed else None
         self._gaps = 0
         self._late_gaps = 0
-        self._ended = False
+        self.ended: str | None = None
+        """Why; None: it goes on."""
         self.ttft_s: float | None = None
 
     def tokens(self, at_s: float, count: int, cached_tokens: int, queued_s: float) -> None:
@@ -153,9 +169,9 @@ class Meter:
 
     def end(self, reason: str, at_s: float) -> None:
         """`reason`: stop, length, abort or cancelled. Only the first call counts."""
-        if self._ended:
+        if self.ended is not None:
             return
-        self._ended = True
+        self.ended = reason
         metrics = self._metrics
         metrics._success[reason].inc()
         if reason == "cancelled":
@@ -184,6 +200,12 @@ class _CoreCollector(Collector):
             node = GaugeMetricFamily("drift_node_info", "How the node runs.", labels=labels)
             node.add_metric([str(ready.mode), ready.device, ready.hardware, ready.dtype], 1)
             yield node
+        spans = CounterMetricFamily(
+            "drift_trace_spans", "Spans of traces, by what became of them.", labels=["outcome"]
+        )
+        for outcome, count in self._metrics.spans.items():
+            spans.add_metric([outcome], count)
+        yield spans
         stats = self._metrics.stats
         if stats is None:
             return

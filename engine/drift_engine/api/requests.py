@@ -6,9 +6,10 @@ Unknown fields are errors, types are strict (no "5" for 5), bounds are those of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 MAX_CHOICES = 16
@@ -17,6 +18,13 @@ MAX_STOP_CHARS = 1024
 MAX_PROMPTS = 128
 MAX_TOP_LOGPROBS = 20
 MAX_BIASES = 1024
+MAX_MESSAGES = 4096
+MAX_TOOLS = 128
+MAX_CALLS = 128
+"""In one message."""
+
+MAX_NESTING = 64
+"""Levels of a client's own JSON. Whoever walks it by recursion, as pydantic does up to 255, has room to spare."""
 
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 TokenId = Annotated[int, Field(ge=0)]
@@ -97,6 +105,24 @@ def _check_tool_choice(value: Any) -> Any:
     raise _refuse('must be "none", "auto", "required" or {"type": "function", "function": {"name": ...}}')
 
 
+def _check_nesting(value: Any) -> Any:
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [item for part in level for item in _items(part)]
+        if not level:
+            return value
+    raise _refuse(f"is nested more than {MAX_NESTING} levels deep")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """That hold others."""
+    found = value.values() if isinstance(value, dict) else value
+    return [item for item in found if isinstance(item, (dict, list))]
+
+
+Json = Annotated[dict[str, Any], AfterValidator(_check_nesting)]
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -109,7 +135,7 @@ class StreamOptions(Body):
 class JsonSchema(Body):
     name: str
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: Json | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
@@ -130,7 +156,7 @@ class NamedTool(Body):
 class Function(Body):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Json | None = None
     strict: bool | None = None
 
 
@@ -159,28 +185,47 @@ class Message(Body):
         str | None, PlainValidator(_check_content, json_schema_input_type=str | list[dict[str, str]] | None)
     ] = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_CALLS)
     tool_call_id: str | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     audio: None = None
     function_call: None = None
+    provider_specific_fields: Json | None = None
+    """LiteLLM's own, which it sends back with the message."""
 
 
 class Ignored(Body):
     """Fields of OpenAI's service that have no meaning for one model on one node."""
 
     user: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Json | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_options: Json | None = None
 
 
-class Generation(Ignored):
+class Routed(Body):
+    """Fields of SGLang's API that its router and vLLM's write into every request, at their defaults."""
+
+    no_stop_trim: Literal[False] | None = None
+    skip_special_tokens: Literal[True] | None = None
+    return_hidden_states: Literal[False] | None = None
+
+
+class Resume(Body):
+    """A stream that broke on another node: what its events and comments said."""
+
+    id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,64}$")]
+    created: int = Field(ge=0, lt=2**63)
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    token_ids: list[TokenId]
+
+
+class Generation(Ignored, Routed):
     """What both generating endpoints share."""
 
     model: str
@@ -188,7 +233,7 @@ class Generation(Ignored):
     min_tokens: int | None = Field(None, ge=0)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, description="0 and -1 switch it off")
+    top_k: int | None = Field(None, ge=-1, lt=2**31, description="0 and -1 switch it off")
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
@@ -205,6 +250,9 @@ class Generation(Ignored):
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    drift_resume: Resume | None = Field(
+        None, description="only for a router that shows the control token: goes on with a stream that broke"
+    )
 
 
 class CompletionRequest(Generation):
@@ -219,25 +267,30 @@ class CompletionRequest(Generation):
 
 
 class ChatRequest(Generation):
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = Field(None, max_length=128)
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Annotated[
         str | None,
         PlainValidator(
             _check_tool_choice,
             json_schema_input_type=Literal["none", "auto", "required"] | NamedTool | None,
         ),
-    ] = Field(None, description="kept as =NAME for a named function")
+    ] = None
+    """Kept as =NAME for a named function."""
     parallel_tool_calls: bool | None = None
     modalities: list[Literal["text"]] | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
-    prediction: dict[str, Any] | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(
+    prediction: Json | None = None
+    continue_final_message: Literal[False] | None = None
+    include_reasoning: bool | None = None
+    separate_reasoning: bool | None = None
+    stream_reasoning: bool | None = None
+    chat_template_kwargs: Json | None = Field(
         None, description="variables for the model's chat template, such as enable_thinking"
     )
 
@@ -247,12 +300,12 @@ class TokenizeRequest(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[Message] | None = Field(None, min_length=1)
-    tools: list[Tool] | None = None
+    messages: list[Message] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     add_special_tokens: bool | None = None
     add_generation_prompt: bool = True
     return_token_strs: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: Json | None = None
 
 
 class DetokenizeRequest(Body):

@@ -21,6 +21,9 @@ SEEDS = 2**63
 COLDEST = 1e-5
 """Below it a temperature means greedy: float32 logits divided by less overflow."""
 
+_LONGEST = "This model's maximum context length is"
+"""OpenAI's words, and vLLM's: LiteLLM and many agents know by them that they should shorten their prompt."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelLimits:
@@ -48,13 +51,13 @@ def answer_tokens(
     if prompt_tokens >= context:
         raise too_long(
             param,
-            f"the prompt has {prompt_tokens} tokens, but the model's context holds {context} tokens, "
-            "of which at least 1 is for the answer",
+            f"{_LONGEST} {context} tokens, but the prompt has {prompt_tokens}, "
+            "and at least 1 more is needed for the answer",
         )
     if asked is not None and prompt_tokens + asked > context:
         raise too_long(
             param,
-            f"the model's context holds {context} tokens, but the request needs {prompt_tokens + asked}: "
+            f"{_LONGEST} {context} tokens, but the request needs {prompt_tokens + asked}: "
             f"{prompt_tokens} of the prompt and {asked} of max_tokens",
         )
     room = context - prompt_tokens

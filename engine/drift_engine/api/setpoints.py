@@ -17,18 +17,24 @@ from drift_engine.api.requests import Body
 
 LONGEST_TTL_S = 3600.0
 
+LAST_EPOCH = 2**63 - 1
+"""And generation: Kubernetes' own are as long."""
+
+MOST_SMS = 2**16
+"""More than any device has."""
+
 
 class Bounds(Body):
-    min: int = Field(ge=1)
-    max: int = Field(ge=1)
+    min: int = Field(ge=1, le=MOST_SMS)
+    max: int = Field(ge=1, le=MOST_SMS)
 
 
 class SetPoint(Body):
     """`PUT /control/v1/split`."""
 
-    epoch: int = Field(ge=1)
-    generation: int = Field(0, ge=0)
-    decode_sms: int | None = Field(None, ge=1)
+    epoch: int = Field(ge=1, le=LAST_EPOCH)
+    generation: int = Field(0, ge=0, le=LAST_EPOCH)
+    decode_sms: int | None = Field(None, ge=1, le=MOST_SMS)
     bounds: Bounds | None = None
     weight: float = Field(1.0, ge=0, le=1)
     ttl_s: float = Field(30.0, gt=0, le=LONGEST_TTL_S)
@@ -55,11 +61,14 @@ class SetPoints:
     until_s: float = 0.0
 
     def take(self, asked: SetPoint, splits: tuple[wire.Split, ...], now_s: float) -> wire.SetBounds:
-        """What to tell the core. Raises 409 for an older epoch, 400 for bounds that the hardware cannot make."""
-        if self.last is not None and asked.epoch < self.last.epoch:
+        """What to tell the core. Raises 409 for an older epoch than the one that holds, 400 for bounds that the
+        hardware cannot make. Where none holds any more an operator that knows of none may begin anew.
+        """
+        present = self.present(now_s)
+        if present is not None and asked.epoch < present.epoch:
             raise errors.ApiError(
                 409,
-                f"epoch: {asked.epoch} is older than {self.last.epoch}, the last that this node took",
+                f"epoch: {asked.epoch} is older than {present.epoch}, which this node keeps",
                 param="epoch",
                 code="stale_epoch",
             )

@@ -1,54 +1,33 @@
 """Prompts and checked fields to requests for the core: what /v1/completions and /v1/chat/completions share.
 
-Also decides whose request it is. Targets, priority and tenant come from headers, and only from a router
-that shows the control token; others' headers are ignored. Clients with different API keys get different
-salts, so that they do not share cached prefixes.
+Targets and priority come from headers, and only from a router that shows the control token; others' headers are
+ignored. So does an answer to go on with (`Resume`), which anybody else is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import secrets
+import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import msgspec
 from starlette.requests import Request
 
 from drift_engine import wire
 from drift_engine.api import errors, sampling
-from drift_engine.api.admission import Ticket
 from drift_engine.api.answers import Work
+from drift_engine.api.callers import caller
 from drift_engine.api.choices import Choice
 from drift_engine.api.context import Context, Model
 from drift_engine.api.metrics import Meter
-from drift_engine.api.requests import Generation
+from drift_engine.api.requests import Generation, Resume
 from drift_engine.text.detokenizer import detokenizer
 
 _PRIORITY_LIMIT = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Caller:
-    """Whose request it is and how it shall be served; made by the gate, kept on the request's state."""
-
-    ticket: Ticket
-    arrival_s: float
-    salt: str
-    trusted: bool
-
-
-def caller(request: Request) -> Caller:
-    found = request.scope["state"]["caller"]
-    assert isinstance(found, Caller)
-    return found
-
-
-def salt(key_digest: str, tenant: str) -> str:
-    """Short and not invertible: it reaches cache keys and events."""
-    if not key_digest and not tenant:
-        return ""
-    return hashlib.sha256(f"{key_digest}/{tenant}".encode()).hexdigest()[:16]
+_RESUME = "drift_resume"
 
 
 def slo(request: Request, trusted: bool) -> wire.Slo:
@@ -88,6 +67,20 @@ def priority(request: Request, trusted: bool) -> int:
     return value
 
 
+class Identity(NamedTuple):
+    """What every chunk of an answer says of it."""
+
+    id: str
+    created: int
+
+
+def identity(kind: str, resume: Resume | None) -> Identity:
+    """Of a new answer, or of the one that goes on."""
+    if resume is not None:
+        return Identity(resume.id, resume.created)
+    return Identity(f"{kind}-{secrets.token_hex(12)}", int(time.time()))
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What differs between the endpoints; `param` names the prompt's field."""
@@ -114,6 +107,10 @@ def works(
     who = caller(http)
     targets = slo(http, who.trusted)
     rank = priority(http, who.trusted)
+    resume = request.drift_resume
+    if resume is not None:
+        _check_resume(request, prompts, who.trusted)
+        sampling.check_tokens(f"{_RESUME}.token_ids", resume.token_ids, model.limits)
     made: list[Work] = []
     for prompt in prompts:
         sampling.check_tokens(plan.param, prompt, model.limits)
@@ -123,6 +120,9 @@ def works(
         drawn = sampling.to_wire(
             request, max_tokens=max_tokens, logprobs=plan.logprobs, grammar=plan.grammar, limits=model.limits
         )
+        if resume is not None:
+            _check_length(resume.token_ids, max_tokens)
+            drawn = msgspec.structs.replace(drawn, seed=resume.seed)
         for index in range(request.n or 1):
             submit = wire.Submit(
                 request_id=secrets.token_hex(12),
@@ -133,13 +133,39 @@ def works(
                 priority=rank,
                 salt=who.salt,
                 role=context.options.role,
+                drawn_token_ids=resume.token_ids if resume is not None else [],
             )
+            trace = who.trace.choice(submit) if who.trace is not None else None
+            if trace is not None:
+                submit = msgspec.structs.replace(submit, traced=True)
             text = detokenizer(
                 model.tokenizer, context=prompt if plan.continues else (), visible=plan.visible
             )
             choice = Choice(text, request.stop, drawn.min_tokens)
-            made.append(Work(submit, choice, Meter(context.metrics, who.arrival_s, len(prompt), targets)))
+            meter = Meter(
+                context.metrics, who.arrival_s, len(prompt), targets, resumed=bool(submit.drawn_token_ids)
+            )
+            made.append(Work(submit, choice, meter, trace))
     return made
+
+
+def _check_resume(request: Generation, prompts: Sequence[list[int]], trusted: bool) -> None:
+    if not trusted:
+        raise errors.invalid(_RESUME, "is only allowed with the control token, in x-drift-token")
+    if not request.stream:
+        raise errors.invalid(_RESUME, "is only allowed when stream is true")
+    if (request.n or 1) > 1 or len(prompts) > 1:
+        raise errors.invalid(
+            _RESUME, f"is only allowed with one choice, not {(request.n or 1) * len(prompts)}"
+        )
+
+
+def _check_length(token_ids: Sequence[int], max_tokens: int) -> None:
+    if len(token_ids) > max_tokens:
+        raise errors.invalid(
+            f"{_RESUME}.token_ids",
+            f"has {len(token_ids)} tokens, more than max_tokens, which is {max_tokens}",
+        )
 
 
 def stream_options(request: Generation) -> tuple[bool, bool]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import json
 import re
-import secrets
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,7 +62,6 @@ class Piece:
     content: str = ""
     call: int = -1
     name: str | None = None
-    call_id: str = ""
     arguments: str = ""
 
 
@@ -206,7 +204,7 @@ class ToolParser:
 
     def _start(self, name: str) -> None:
         self._space, self._within = "", False
-        self._pieces.append(Piece(call=self.calls, name=name, call_id=f"call_{secrets.token_hex(12)}"))
+        self._pieces.append(Piece(call=self.calls, name=name))
 
     def _late(self, raw: str) -> bool:
         """A complete object in another order of fields."""

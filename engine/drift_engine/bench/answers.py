@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from drift_engine import wire
+
 
 class _Logprobs(msgspec.Struct):
     tokens: list[Any] | None = None  # completions
@@ -19,7 +21,8 @@ class _Logprobs(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     content: str | None = None
-    reasoning_content: str | None = None
+    reasoning: str | None = None  # vLLM since 0.12
+    reasoning_content: str | None = None  # before, and SGLang
     tool_calls: list[Any] | None = None
 
 
@@ -75,7 +78,7 @@ class Answer:
             return
         try:
             chunk = _decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except wire.UNREADABLE as error:
             raise AnswerError(f"malformed chunk: {error}") from error
         if chunk.error is not None:
             raise AnswerError(f"stream: {error_message(chunk.error)}")
@@ -113,7 +116,7 @@ class Answer:
             if named:
                 return len(named)
         delta = choice.delta
-        text = choice.text or (delta and (delta.content or delta.reasoning_content or delta.tool_calls))
+        text = choice.text or (delta and (delta.content or _thought(delta) or delta.tool_calls))
         return 1 if text else 0
 
     def _count(self, tokens: int, time_s: float) -> None:
@@ -123,6 +126,10 @@ class Answer:
         else:
             self.token_times_s.append(time_s)
             self.token_counts.append(tokens)
+
+
+def _thought(delta: _Delta) -> str | None:
+    return delta.reasoning or delta.reasoning_content
 
 
 def error_message(error: Any) -> str:

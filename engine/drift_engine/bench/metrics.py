@@ -174,10 +174,27 @@ def ttft_met(record: RequestRecord, slo: Slo) -> bool:
     if not _usable(record):
         return False
     value = ttft_ms(record)
-    if value is None or slo.ttft_ms is None:
-        return value is not None
+    return value is not None and value <= ttft_bound_ms(record, slo)
+
+
+def both_met(record: RequestRecord, slo: Slo) -> bool:
+    """As `Result.attainment` counts: the gaps by the request's own P99."""
+    return ttft_met(record, slo) and _within(record, slo.tbt_ms, p99_gap_met)
+
+
+def ttft_most_s(slo: Slo, prompt_tokens: int) -> float:
+    """The bound of such a request with nothing cached; infinity where there is none."""
+    if slo.ttft_ms is None:
+        return math.inf
+    return (slo.ttft_ms + slo.ttft_per_token_ms * prompt_tokens) / 1e3
+
+
+def ttft_bound_ms(record: RequestRecord, slo: Slo) -> float:
+    """Infinity where there is none."""
+    if slo.ttft_ms is None:
+        return math.inf
     uncached = (record.prompt_tokens or 0) - (record.cached_tokens or 0)
-    return value <= slo.ttft_ms + slo.ttft_per_token_ms * uncached
+    return slo.ttft_ms + slo.ttft_per_token_ms * uncached
 
 
 def p99_gap_met(record: RequestRecord, tbt_ms: float) -> bool:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from drift_engine import wire
 from drift_engine.errors import EngineError
 
 LOG_SCHEMA = "drift.token-times/1"
@@ -113,7 +114,7 @@ def read(path: Path) -> tuple[RequestRecord, ...]:
                 header = msgspec.json.decode(line, type=Header)
             else:
                 records.append(msgspec.json.decode(line, type=RequestRecord))
-        except msgspec.DecodeError as error:
+        except wire.UNREADABLE as error:
             if header is None:
                 break
             raise LogError(f"{path}:{number}: {error}") from error

@@ -30,8 +30,10 @@ class Clock(Protocol):
 
 
 class WallClock:
+    """The machine's monotonic clock, as nodes have it: what both saw can be laid side by side."""
+
     def now_s(self) -> float:
-        return time.perf_counter()
+        return time.monotonic()
 
     async def sleep_until(self, time_s: float) -> None:
         await asyncio.sleep(max(0.0, time_s - self.now_s()))
@@ -66,15 +68,18 @@ async def replay(
     *,
     clock: Clock,
     forced_length: bool,
+    on_start: Callable[[float], None] = lambda start_s: None,
     on_end: Callable[[RequestRecord], None],
 ) -> None:
-    """Sends all requests and hands each one's record to `on_end`, in the order in which they end.
+    """Sends all requests and hands each one's record to `on_end`, in the order in which they end. `on_start` hears by
+    the clock when the first one could be due.
 
     Cancelling it records those in flight as failed with the reason "interrupted"; those not yet due leave no record.
     """
     bodies = _Bodies(planned, write)
     last_turns: dict[str, _Turn] = {}
     start_s = clock.now_s()
+    on_start(start_s)
 
     async def one(request: Planned, body: bytes, previous: _Turn | None, turn: _Turn) -> None:
         due_s = start_s + request.arrival.at_s

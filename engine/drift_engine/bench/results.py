@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from drift_engine import wire
 from drift_engine.errors import EngineError
 
 RESULT_SCHEMA = "drift.result/1"
@@ -200,6 +201,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Simulations."""
     routing: str | None = None
     """Simulations: how requests were spread over nodes."""
+    levers: str | None = None
+    """Simulations: which ones the operator moved."""
+    lever_moves: dict[str, int] | None = None
+    """Simulations: its decisions, by lever."""
+    nodes_least: int | None = None
+    nodes_most: int | None = None
+    """Simulations: that served at a time."""
+    gpu_s: float | None = None
+    """Simulations: GPU-seconds from the first moment to the last answer, start-ups included."""
+    gpu_s_per_good: float | None = None
+    """Simulations: for each request that met both bounds; None where none did."""
     sweep: Sweep | None = None
 
 
@@ -222,7 +234,7 @@ def read(path: Path) -> Result:
         result = msgspec.json.decode(path.read_bytes(), type=Result)
     except OSError as error:
         raise ResultError(f"{path}: can't be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except wire.UNREADABLE as error:
         raise ResultError(f"{path}: is not a result of schema {RESULT_SCHEMA}: {error}") from error
     if result.schema != RESULT_SCHEMA:
         raise ResultError(f"{path}: schema {result.schema}, this version reads {RESULT_SCHEMA}")

@@ -59,6 +59,9 @@ class Watcher:
 class Outcome(msgspec.Struct, frozen=True):
     result: Result
     warnings: tuple[str, ...]
+    records: Sequence[RequestRecord]
+    start_s: float
+    """By the run's clock: the machine's monotonic one where none was given."""
 
 
 async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None = None) -> Outcome:
@@ -96,7 +99,13 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
     interrupted = False
     try:
         await replay(
-            plan.planned, bodies.body, sender, clock=clock, forced_length=forced, on_end=recorder.take
+            plan.planned,
+            bodies.body,
+            sender,
+            clock=clock,
+            forced_length=forced,
+            on_start=recorder.begin,
+            on_end=recorder.take,
         )
     except asyncio.CancelledError:
         interrupted = True
@@ -113,7 +122,7 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
     counts = await _server_counts(server, before, ended)
     result = Result(
         kind="bench",
-        mode=load.mode or (before and counters.label(before, "mode")) or "unknown",
+        mode=load.mode or (before and counters.label(before, "mode")) or model.mode or "unknown",
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=load.command,
         drift_version=drift_version(),
@@ -127,7 +136,7 @@ async def run(server: Server, load: Load, watcher: Watcher, clock: Clock | None 
         **metrics.summarize(ended, load.slo),
     )
     told = (*recorder.warnings, *warnings(result, model, vocabulary.measured))
-    return Outcome(result=result, warnings=told)
+    return Outcome(result=result, warnings=told, records=ended, start_s=recorder.start_s)
 
 
 class _Recorder:
@@ -138,6 +147,10 @@ class _Recorder:
         self._writer = LogWriter(path) if path else None
         self.records: list[RequestRecord] = []
         self.warnings: list[str] = []
+        self.start_s = 0.0
+
+    def begin(self, start_s: float) -> None:
+        self.start_s = start_s
 
     def take(self, record: RequestRecord) -> None:
         self.records.append(record)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from drift_engine import wire
 from drift_engine.bench.answers import error_message
 from drift_engine.errors import EngineError
 
@@ -33,6 +34,8 @@ class Model(msgspec.Struct, frozen=True):
     id: str
     owned_by: str = ""
     max_model_len: int | None = None
+    mode: str | None = None
+    """How a Drift node shares its device; through a router that of the node which answered."""
 
 
 class _Models(msgspec.Struct):
@@ -79,7 +82,7 @@ class Server:
             raise ServerError(f"{self.url}/v1/models: http {status}: {failure_message(body)}")
         try:
             models = msgspec.json.decode(body, type=_Models).data
-        except msgspec.DecodeError as error:
+        except wire.UNREADABLE as error:
             raise ServerError(f"{self.url}/v1/models: is not an OpenAI-compatible answer: {error}") from error
         if not models:
             raise ServerError(f"{self.url}: serves no model")
@@ -109,7 +112,7 @@ class Server:
         try:
             status, body = await self._ask("POST", f"{self.url}/tokenize", question)
             return msgspec.json.decode(body, type=_Tokenized).count if status == 200 else None
-        except (ServerError, msgspec.DecodeError):
+        except (ServerError, *wire.UNREADABLE):
             return None
 
     async def _ask(self, method: str, url: str, question: dict[str, Any] | None = None) -> tuple[int, bytes]:
@@ -127,7 +130,7 @@ def failure_message(body: bytes) -> str:
     """What an error answer says, on one short line."""
     try:
         parsed = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except wire.UNREADABLE:
         parsed = body.decode(errors="replace")
     if isinstance(parsed, dict):
         parsed = parsed.get("error", parsed.get("detail", parsed))

@@ -12,18 +12,22 @@ import gzip
 import itertools
 import math
 import statistics
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TextIO, TypeVar
 
 import msgspec
 
+from drift_engine import wire
 from drift_engine.errors import EngineError
 
 Format = Literal["mooncake", "azure", "agent-sessions"]
 
 MOONCAKE_BLOCK_TOKENS = 512
 """Fixed by the trace's authors: one hash id per 512 tokens of prompt."""
+MOST = 1 << 53
+"""Of any number in a trace: microseconds since 1970, and whatever else a float holds exactly."""
 MIN_GRID_MS = 1000
 GRID_JITTER_MS = 5
 """Time stamps that all lie on multiples of at least 1 s, but for rounding, were recorded in bins. Mooncake's
@@ -63,14 +67,14 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class _MooncakeLine(msgspec.Struct):
-    timestamp: Annotated[float, msgspec.Meta(ge=0)]  # ms
-    input_length: Annotated[int, msgspec.Meta(ge=1)]
-    output_length: Annotated[int, msgspec.Meta(ge=0)]
+    timestamp: Annotated[float, msgspec.Meta(ge=0, le=MOST)]  # ms
+    input_length: Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+    output_length: Annotated[int, msgspec.Meta(ge=0, le=MOST)]
     hash_ids: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
 
 
 class _SessionLine(msgspec.Struct):
-    timestamp: int  # us
+    timestamp: Annotated[int, msgspec.Meta(ge=-MOST, le=MOST)]  # us
     input: Annotated[str, msgspec.Meta(min_length=1)]
     output: str
     session_id: str
@@ -86,7 +90,7 @@ def read(path: Path, trace_format: Format | None = None) -> Trace:
             first = file.readline()
             name = trace_format or _recognise(path, first)
             arrivals, bin_s = _READERS[name](path, _rest(first, file))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise TraceError(f"{path}: can't be read: {error}") from error
     if not arrivals:
         raise TraceError(f"{path}: holds no requests")
@@ -122,7 +126,7 @@ def _decode(path: Path, lines: Iterable[str], kind: type[_Line]) -> Iterator[tup
         if line.strip():
             try:
                 yield number, decoder.decode(line)
-            except msgspec.DecodeError as error:
+            except wire.UNREADABLE as error:
                 raise TraceError(f"{path}:{number}: {error}") from error
 
 
@@ -169,9 +173,10 @@ def _azure(path: Path, lines: Iterable[str]) -> tuple[list[Arrival], float]:
     reader = csv.DictReader(lines)
     for number, row in enumerate(reader, 2):
         try:
-            at = datetime.datetime.fromisoformat(row["TIMESTAMP"])
-            rows.append((at, max(1, int(row["ContextTokens"])), max(1, int(row["GeneratedTokens"]))))
-        except (KeyError, TypeError, ValueError) as error:
+            rows.append(
+                (_time(row["TIMESTAMP"]), _count(row["ContextTokens"]), _count(row["GeneratedTokens"]))
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise TraceError(
                 f"{path}:{number}: needs TIMESTAMP,ContextTokens,GeneratedTokens: {error}"
             ) from error
@@ -188,6 +193,19 @@ def _azure(path: Path, lines: Iterable[str]) -> tuple[list[Arrival], float]:
         for index, (at, prompt_tokens, output_tokens) in enumerate(rows)
     ]
     return arrivals, 0.0
+
+
+def _time(text: str) -> datetime.datetime:
+    """Without a time zone: UTC."""
+    found = datetime.datetime.fromisoformat(text)
+    return found if found.tzinfo is None else found.astimezone(datetime.UTC).replace(tzinfo=None)
+
+
+def _count(text: str) -> int:
+    found = max(1, int(text))
+    if found > MOST:
+        raise ValueError(f"{text} is above {MOST}")
+    return found
 
 
 def _sessions(path: Path, lines: Iterable[str]) -> tuple[list[Arrival], float]:

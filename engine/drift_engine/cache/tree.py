@@ -16,7 +16,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Sequence as TokenIds
 
-from drift_engine.cache import hashing
+from drift_engine import hashing
 
 
 class Node:

@@ -14,10 +14,10 @@ from drift_engine import wire
 from drift_engine.devices.base import CutPass, Device, Drawn, Event, Lane, Pass, Results, Row, load_of
 from drift_engine.errors import DeviceError
 from drift_engine.latency.loads import Load
+from drift_engine.launches import Span
 from drift_engine.scheduling import views
 from drift_engine.scheduling.pacing import Step
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.timelines import Span
 
 PASS_LIMIT_S = 600.0
 """A launch that takes longer hangs. The longest honest one: 2,048 prompt tokens of an 8B model on 2 CPU cores, which
@@ -36,6 +36,7 @@ class Ended:
     step_s: float
     forward_s: float
     overhead_s: float  # from launch to poll but for the forward
+    launches: tuple[Span, ...]  # in which it was computed
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class _Cut:
     split: wire.Split | None = None
     parts: list[_Part] = field(default_factory=list)
     done: int = 0
+    launches: list[Span] = field(default_factory=list)
     lanes_sms: set[int] = field(default_factory=set)
     neighbour: Load | None = None
     pass_s: float = 0.0
@@ -184,9 +186,10 @@ class Flights:
         decode: tuple[Row, ...],
         prefill: tuple[Row, ...],
         split: wire.Split | None,
-        steps: int = 1,
+        steps: int,
+        tbt_target_s: float,
     ) -> None:
-        """A pass, on the split's decode lane or the whole device."""
+        """A pass, on the split's decode lane or the whole device; the target is the tightest of its decode rows."""
         assert self._flight is None, "a pass is in flight"
         assert split is not None or not self._cuts, "the whole device for a pass beside a cut prefill"
         load, neighbour = load_of(decode) + load_of(prefill), self._cuts[-1].load if self._cuts else None
@@ -201,7 +204,7 @@ class Flights:
         self._flight = _Flight(
             lane.launch(Pass(decode, prefill, steps)),
             {row.request_id: len(row.token_ids) for row in decode + prefill},
-            views.Flight(load, split, now_s + (predicted_s or 0.0) * steps),
+            views.Flight(load, split, now_s + (predicted_s or 0.0) * steps, tbt_target_s),
             lane,
             neighbour,
             now_s,
@@ -290,7 +293,7 @@ class Flights:
             advances = {request_id: len(drawn) for request_id, drawn in results.drawn.items()}
             steps = max(advances.values())
             load = load + Load.decode(0, load.decode_rows * (steps - 1) // 2)
-        self._note(flight.lane, results, load, 0, self._layers)
+        launch = self._note(flight.lane, results, load, 0, self._layers)
         return Ended(
             advances,
             results.drawn,
@@ -300,6 +303,7 @@ class Flights:
             results.pass_s / steps,
             results.forward_s,
             max(0.0, self._device.clock.now_s() - flight.launched_s - results.forward_s),
+            (launch,),
         )
 
     def _poll_cut(self, cut: _Cut) -> Ended | None:
@@ -307,7 +311,7 @@ class Flights:
         while cut.parts and cut.parts[0].event.done():
             part = cut.parts.pop(0)
             results = part.event.results()
-            self._note(part.lane, results, cut.load, cut.done, part.stop)
+            cut.launches.append(self._note(part.lane, results, cut.load, cut.done, part.stop))
             cut.done = part.stop
             cut.pass_s += results.pass_s
             cut.forward_s += results.forward_s
@@ -327,20 +331,21 @@ class Flights:
             cut.pass_s,
             cut.forward_s,
             cut.pass_s - cut.forward_s,
+            tuple(cut.launches),
         )
 
-    def _note(self, lane: Lane, results: Results, load: Load, first_layer: int, end_layer: int) -> None:
-        self.spans.append(
-            Span(
-                lane.name,
-                results.start_s,
-                results.pass_s,
-                load.decode_rows,
-                load.new_tokens,
-                first_layer,
-                end_layer,
-            )
+    def _note(self, lane: Lane, results: Results, load: Load, first_layer: int, end_layer: int) -> Span:
+        span = Span(
+            lane.name,
+            results.start_s,
+            results.pass_s,
+            load.decode_rows,
+            load.new_tokens,
+            first_layer,
+            end_layer,
         )
+        self.spans.append(span)
+        return span
 
     def _check_hanging(self) -> None:
         now_s = self._device.clock.now_s()

@@ -20,11 +20,16 @@ class GrammarError(EngineError):
     """A grammar that can't be compiled; its message is the compiler's."""
 
 
+_LIMITS = llguidance.LLParserLimits(verbose_errors=False)
+"""Its own bounds: a step takes some 15 ms at most. Errors go to clients and logs, and would else hold the parser's
+whole state."""
+
+
 class Matcher:
     """The state of one request's grammar."""
 
     def __init__(self, tokenizer: Any, grammar: str, words: int) -> None:
-        self._matcher = llguidance.LLMatcher(tokenizer, grammar)
+        self._matcher = llguidance.LLMatcher(tokenizer, grammar, limits=_LIMITS)
         if self._matcher.is_error():
             raise GrammarError(self._matcher.get_error())
         self._words = words
@@ -35,6 +40,11 @@ class Matcher:
         if len(mask) < self._words:  # embeddings padded beyond the tokenizer's vocabulary are never allowed
             mask = np.concatenate([mask, np.zeros(self._words - len(mask), dtype=np.int32)])
         return mask[: self._words]
+
+    @property
+    def error(self) -> str:
+        """Why nothing can come next; empty: nothing is wrong."""
+        return str(self._matcher.get_error()) if self._matcher.is_error() else ""
 
     def advance(self, token_id: int) -> bool:
         """Takes a drawn token; True when nothing may follow it."""

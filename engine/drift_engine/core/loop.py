@@ -7,24 +7,27 @@ loop only carries out: it may be read as the list of what happens to a request, 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from drift_engine import wire
 from drift_engine.cache import KvCache, OutOfPages
-from drift_engine.core import pictures
+from drift_engine.core import blocks, pictures
 from drift_engine.core.channel import Messages
 from drift_engine.core.flights import Ended, Flights
 from drift_engine.core.grammars import GrammarError, Grammars
+from drift_engine.core.held_tokens import HeldTokens
 from drift_engine.core.limits import CoreLimits
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Promise, Request
+from drift_engine.core.tables import KeptTable
 from drift_engine.devices.base import Device, Drawn, Row
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import batch_table, order, pacing, planner, plans, sharing, splits, views
+from drift_engine.launches import Span
+from drift_engine.scheduling import order, pacing, planner, plans, sharing, splits, views
 from drift_engine.scheduling.predictions import Learned
-from drift_engine.timelines import Span
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,9 @@ IDLE_WAIT_S = 0.5
 
 HEARTBEAT_S = 1.0
 """A core without news says so this often; a node whose core is silent for long ends."""
+
+COSTS_S = 1.0
+"""Between two tellings of what passes cost: the operator, who asks for it, looks once a second."""
 
 POLL_WAIT_S = 0.02
 """A busy core reads messages this often while a pass runs; the end of the pass wakes it at once."""
@@ -72,17 +78,19 @@ class Core:
             device.lookahead_steps,
             limits.min_dwell_s,
         )
-        self._table: views.Table | None = None
-        self._table_for: tuple[tuple[wire.Split, ...], float] | None = None
+        self._table = KeptTable(mode, limits, latency)
         self._pressed = False
         self._outputs: list[wire.Output] = []
-        self._held: list[tuple[Request, wire.Output]] = []  # first tokens, by `scheduling.pacing`
+        self._held = HeldTokens()
         self._events_sequence = 1  # 0 means: before the first
         self._activity_s = dict.fromkeys(wire.Activity, 0.0)
+        self._decoded = Load.decode(1, 0)  # the decode rows of the last pass that had any
         self._worked_s = 0.0  # by the loop, since a pass ended
         self._changed = False
         self._unchecked = False
         self._told_s = 0.0
+        self._costs = wire.Costs((), None)
+        self._costs_told_s = -math.inf
         self._stats = wire.Stats(0.0, 0, 0, 0, 0, 0, cache.pages_total)
         self.stopping = False
 
@@ -150,7 +158,7 @@ class Core:
                 f"{limits.max_model_len_tokens - 1}",
             )
             return
-        matcher = None
+        matcher = finish = None
         if message.sampling.grammar is not None:
             assert self._grammars is not None, "a request with a grammar"
             try:
@@ -161,7 +169,17 @@ class Core:
         marks: tuple[int, ...] = ()
         if self._cache.prefix:
             marks = sharing.marks(message.token_ids, message.salt, self._cache.page_tokens)
-        self._queues.enqueue(Request(message, self._promise, limits.eos_token_ids, matcher, marks))
+        request = Request(message, self._promise, limits.eos_token_ids, matcher, marks)
+        if message.drawn_token_ids:
+            try:
+                finish = request.resume(limits.max_model_len_tokens)
+            except GrammarError as error:
+                self._refuse(message, f"the tokens to resume from: {error}")
+                return
+        if finish is not None:
+            self._outputs.append(wire.Output(message.request_id, [], finish=finish))
+            return
+        self._queues.enqueue(request)
         self._changed = True
 
     def _refuse(self, message: wire.Submit, error: str) -> None:
@@ -200,7 +218,7 @@ class Core:
             rate,
             now_s,
             pressed=self._pressed,
-            table=self._batch_table(legal),
+            table=self._table.take(legal, self._promise.tbt_s),
         )
         self._pressed = state.pressed
         return planner.plan(self._mode, state, self._latency, now_s)
@@ -214,25 +232,6 @@ class Core:
         if bounds is None:
             return self._legal
         return tuple(s for s in self._legal if bounds.decode_sms_min <= s.decode_sms <= bounds.decode_sms_max)
-
-    def _batch_table(self, legal: tuple[wire.Split, ...]) -> views.Table:
-        """Made again only when the targets or the legal splits changed, or when nothing was known yet."""
-        if self._mode is not wire.Mode.BATCH_TABLE:
-            return ()
-        made_for = (legal, self._promise.tbt_s)
-        if self._table is None or self._table_for != made_for:
-            limits, self._table_for = self._limits, made_for
-            if limits.batch_table:
-                self._table = batch_table.read(limits.batch_table, legal)
-            else:
-                self._table = batch_table.tuned(
-                    legal,
-                    limits.max_running,
-                    limits.batch_table_context_tokens,
-                    self._promise.tbt_s,
-                    self._latency,
-                )
-        return self._table or ()
 
     def _carry_out(self, plan: plans.Plan) -> None:
         flights = self._flights
@@ -256,7 +255,9 @@ class Core:
         if decode or prefill:
             # A split whose prefill found no pages is none: the pass has the device to itself.
             split = plan.split if flights.cutting else None
-            flights.launch(plan.mode, decode, prefill, split, plan.steps)
+            running = self._queues.running
+            target_s = min([running[row.request_id].tbt_target_s for row in decode], default=math.inf)
+            flights.launch(plan.mode, decode, prefill, split, plan.steps, target_s)
         if plan.layers and flights.cutting:
             flights.launch_layers(plan.mode, plan.layers, plan.split)
 
@@ -264,12 +265,12 @@ class Core:
         request.sequence = self._cache.open(request.tokens, request.submit.salt)
         request.computed = request.sequence.cached_tokens
         if request.first_cached_tokens is None:  # a resume reuses what the request itself has computed
-            request.first_cached_tokens = request.computed
+            request.first_cached_tokens = min(request.computed, request.prompt_tokens)
             request.queued_s = max(0.0, self._device.clock.now_s() - request.submit.arrival_s)
             self._stats = replace(
                 self._stats,
                 prompt_tokens_total=self._stats.prompt_tokens_total + request.prompt_tokens,
-                cached_tokens_total=self._stats.cached_tokens_total + request.computed,
+                cached_tokens_total=self._stats.cached_tokens_total + request.first_cached_tokens,
             )
 
     def _preempt(self, request: Request) -> None:
@@ -314,12 +315,16 @@ class Core:
             self._latency.observe(
                 ended.load, ended.lane_sms, ended.step_s, ended.neighbour, self._device.clock.now_s()
             )
+        if ended.load.decode_rows:
+            self._decoded = Load.decode(ended.load.decode_rows, ended.load.decode_context_tokens)
         computed_prompt = 0
         for request_id, tokens in ended.advances.items():
             request = self._queues.running[request_id]
             assert request.sequence is not None
             computed_prompt += max(0, min(tokens, request.prompt_tokens - request.computed))
             over = request.cancelled
+            if request.submit.traced and tokens and request.prefills:
+                blocks.add(request.blocks, ended.launches, tokens)
             if request_id in ended.drawn and not over:
                 over = self._take_tokens(request, ended.drawn[request_id])
             request.computed = min(request.computed + tokens, len(request.tokens))
@@ -338,7 +343,7 @@ class Core:
     def _take_tokens(self, request: Request, drawn: Sequence[Drawn]) -> bool:
         """Whether the request ends with them; what was drawn beyond its end is nobody's."""
         finish = stop_token = error = None
-        first = not request.drawn_tokens
+        first = not request.told_tokens
         taken = 0
         for one in drawn:
             taken += 1
@@ -358,25 +363,21 @@ class Core:
             request.first_cached_tokens or 0 if first else 0,
             error,
             request.queued_s if first else 0.0,
+            request.take_blocks() if request.blocks else [],
         )
         now_s, step = self._device.clock.now_s(), self._flights.step_at_work
         if first and finish is None and pacing.waits(step, request.deadline_s, request.tbt_target_s, now_s):
-            self._held.append((request, output))
+            self._held.hold(request, output)
         else:
             request.drew(taken, now_s)
             self._outputs.append(output)
         return finish is not None
 
     def _tell_held(self) -> None:
-        """First tokens that waited for a step to end."""
-        now_s = self._device.clock.now_s()
-        for request, output in self._held:
-            request.drew(len(output.token_ids), now_s)
-            self._outputs.append(output)
-        self._held.clear()
+        self._outputs += self._held.tell(self._device.clock.now_s())
 
     def _finish(self, request: Request) -> None:
-        self._held = [held for held in self._held if held[0] is not request]
+        self._held.drop(request)
         self._queues.remove(request)
         self._give_back(request)
         self._unchecked = True
@@ -401,6 +402,19 @@ class Core:
             self._changed = False
         else:
             self._channel.flush()
+        if now_s - self._costs_told_s >= COSTS_S:
+            self._costs_told_s = now_s
+            self._tell_costs()
+
+    def _tell_costs(self) -> None:
+        whole_sms = self._device.whole.sms
+        known = [self._latency.split_cost(s.decode_sms, s.prefill_sms) for s in self._legal]
+        splits = tuple(cost for cost in known if cost is not None)
+        whole = self._latency.split_cost(whole_sms, whole_sms)
+        costs = wire.Costs(splits, whole and replace(whole, contention=1.0))
+        if costs != self._costs:
+            self._costs = costs
+            self._channel.send(costs)
 
     # books ------------------------------------------------------------------------------------------------
 
@@ -415,6 +429,7 @@ class Core:
             kv_pages_used=cache.pages_used,
             kv_pages_held=cache.pages_held,
             prefill_tokens_per_s=self._latency.prefill_tokens_per_s(self._prefill_sms()),
+            tbt_per_request_s=self._row_s(),
             split=self._flights.split,
             bounds_epoch=self._bounds.epoch if self._bounds is not None else 0,
             activity_s_total=dict(self._activity_s),
@@ -424,12 +439,26 @@ class Core:
                 "fused": errors.fused_mape,
             },
             late_decode_share=errors.decode_under_share,
+            decode_context_tokens=self._queues.decode_context_tokens(),
         )
+
+    def _row_s(self) -> float:
+        """What one more row like those that decoded last adds to a step; 0 where nothing is known."""
+        now = self._decoded
+        more = now + Load.decode(1, now.decode_context_tokens // now.decode_rows)
+        split = self._present_split()
+        sms = self._device.whole.sms if split is None else split.decode_sms
+        now_s, more_s = self._latency.pass_s(now, sms), self._latency.pass_s(more, sms)
+        return more_s - now_s if now_s is not None and more_s is not None else 0.0
 
     def _prefill_sms(self) -> int:
         """What a prefill would have now."""
-        split = self._flights.split if self._flights.mode is wire.Mode.MUX else None
+        split = self._present_split()
         return self._device.whole.sms if split is None else split.prefill_sms
+
+    def _present_split(self) -> wire.Split | None:
+        """That prefill and decode would share the device by now; None: neither has a part of its own."""
+        return self._flights.split if self._flights.mode is wire.Mode.MUX else None
 
     def _account(
         self, activity: wire.Activity, ended: list[Ended], elapsed_s: float, waited_s: float

@@ -51,6 +51,6 @@ def take(
         lanes,
         len(working),
         computing,
-        pressure.turned(memory, pressed),
+        pressure.turned(memory, len(running), limits.max_running, pressed),
         table,
     )

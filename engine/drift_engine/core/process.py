@@ -63,7 +63,7 @@ def start(options: NodeOptions, model_path: Path, channel: Messages) -> Started:
     )
     kv = KvStore.allocate(model_config, config.kv_pages, config.page_tokens, torch_device, dtype)
     grammars = Grammars(model_path, model_config.vocab_size, model_config.eos_token_ids)
-    device = _device(config, model, kv, meter, usage)
+    device = _device(options, config, model, kv, meter, usage)
     try:
         legal = resolving.legal_splits(options, device)
     except OptionsError:
@@ -118,6 +118,7 @@ def machine(device: torch.device) -> resolving.Machine:
 
 
 def _device(
+    options: NodeOptions,
     config: resolving.CoreConfig,
     model: Transformer,
     kv: KvStore,
@@ -134,7 +135,8 @@ def _device(
             max_running=config.max_running,
             max_context_tokens=config.max_model_len_tokens,
         )
-    return CpuDevice(runner, clock, threads=config.threads, meter=meter, since=since)
+    cores = resolving.own_cores(options.share, sorted(os.sched_getaffinity(0)))
+    return CpuDevice(runner, clock, threads=config.threads, cores=cores, meter=meter, since=since)
 
 
 def _share(mode: wire.Mode) -> sharing.Share:

@@ -93,8 +93,15 @@ class Queues:
             pages += view.idle_pages
             yield view
 
+    def decode_context_tokens(self) -> int:
+        """Of the running requests whose next token needs a decode step."""
+        return sum(r.computed for r in self.running.values() if r.computed + 1 == len(r.tokens))
+
     def queued_tokens(self) -> int:
-        """Prompt tokens still to be computed; reuse by waiting requests is not known yet and not taken off."""
-        waiting = sum(len(request.tokens) for request in self.waiting)
+        """Prompt tokens still to be computed. Of a waiting one without what was cached when it was last seen."""
+        waiting = sum(
+            len(request.tokens) - (request.seen.cached_tokens if request.seen is not None else 0)
+            for request in self.waiting
+        )
         running = sum(len(request.tokens) - request.computed for request in self.running.values())
         return waiting + running - sum(r.drawn_tokens > 0 for r in self.running.values())

@@ -52,8 +52,11 @@ class Request:
     stop_ids: frozenset[int] = field(init=False)
     sequence: Sequence | None = None  # None while waiting
     computed: int = 0
-    first_cached_tokens: int | None = None  # reused at the first admission; told with the first output
+    first_cached_tokens: int | None = (
+        None  # of its prompt, at the first admission; told with the first output
+    )
     queued_s: float = 0.0  # from arrival to the first admission; told with the first output
+    blocks: list[wire.Block] = field(default_factory=list)  # of a traced one: told with the next output
     cancelled: bool = False
     prompt_tokens: int = field(init=False)
     drawn_tokens: int = 0
@@ -73,6 +76,21 @@ class Request:
         self.arrival_s = self.submit.arrival_s
         self.blind_tokens = self._blind_tokens()
         self.settle()
+
+    def resume(self, max_model_len_tokens: int) -> wire.FinishReason | None:
+        """Takes what it drew on another node; returns why that ended it, if it did. Raises GrammarError."""
+        for token_id in self.submit.drawn_token_ids:
+            finish, _ = self.take(Drawn(token_id), max_model_len_tokens)
+            if finish is not None:
+                return finish
+        self.blind_tokens = self._blind_tokens()
+        self.settle()
+        return None
+
+    @property
+    def told_tokens(self) -> int:
+        """How many were drawn here."""
+        return self.drawn_tokens - len(self.submit.drawn_token_ids)
 
     def settle(self) -> None:
         """What follows from the promise, which may have changed, and from what the request has."""
@@ -116,6 +134,16 @@ class Request:
                 self.marks,
             )
         return self.seen
+
+    @property
+    def prefills(self) -> bool:
+        """There is more to be computed than the token that was drawn last."""
+        return self.computed < self.prompt_tokens or len(self.tokens) - self.computed > 1
+
+    def take_blocks(self) -> list[wire.Block]:
+        """What was not told of it."""
+        blocks, self.blocks = self.blocks, []
+        return blocks
 
     def left_behind(self, tokens: int) -> tuple[int, int]:
         """What is still to be computed when so many more tokens are, and behind how many."""

@@ -5,14 +5,14 @@ The rules are pure: they take the machine as a value, so they are tested without
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from drift_engine import timelines, wire
+from drift_engine import launches, wire
 from drift_engine.core.limits import CoreLimits
 from drift_engine.devices.base import Device
 from drift_engine.errors import CapacityError, OptionsError
-from drift_engine.options import NodeOptions
+from drift_engine.options import NodeOptions, Share
 from drift_engine.scheduling import batch_table, splits
 
 AUTO_CONTEXTS = 2
@@ -85,22 +85,23 @@ def resolve(
     """Raises CapacityError when not even one short request would fit."""
     device = device_of(options, cuda=machine.cuda)
     page_tokens = options.page_tokens
+    free_bytes = machine.free_bytes // options.share.of
     if options.kv_bytes is not None:
         pages = options.kv_bytes // bytes_per_page
     elif device == "cuda":
-        pages = int(machine.free_bytes * CUDA_KV_SHARE) // bytes_per_page
+        pages = int(free_bytes * CUDA_KV_SHARE) // bytes_per_page
     else:
         enough = AUTO_CONTEXTS * -(-context_tokens // page_tokens)
-        pages = min(enough, int(machine.free_bytes * CPU_KV_SHARE) // bytes_per_page)
+        pages = min(enough, int(free_bytes * CPU_KV_SHARE) // bytes_per_page)
     if pages < 2:
         raise CapacityError(
-            f"kv_bytes: {options.kv_bytes or machine.free_bytes} bytes hold {max(pages, 0)} pages of "
+            f"kv_bytes: {options.kv_bytes or free_bytes} bytes hold {max(pages, 0)} pages of "
             f"{page_tokens} tokens ({bytes_per_page} bytes each); at least 2 are needed"
         )
     return CoreConfig(
         device=device,
         dtype=dtype_of(options, device),
-        threads=options.threads or machine.cores,
+        threads=options.threads or max(1, machine.cores // options.share.of),
         max_model_len_tokens=min(context_tokens, pages * page_tokens),
         page_tokens=page_tokens,
         kv_pages=pages,
@@ -109,6 +110,13 @@ def resolve(
         max_step_tokens=max_step_tokens(options, device),
         chunk_tokens=options.chunk_tokens,
     )
+
+
+def own_cores(share: Share, cores: Sequence[int]) -> Sequence[int]:
+    """Those that a node may keep to itself; one that others have, too, where there are more nodes than cores."""
+    count = max(1, len(cores) // share.of)
+    first = share.place * count % len(cores)
+    return cores[first : first + count]
 
 
 def max_step_tokens(options: NodeOptions, device: str) -> int:
@@ -132,7 +140,7 @@ def limits(
         chunk_tokens=options.chunk_tokens,
         eos_token_ids=frozenset(eos_token_ids),
         layers=layers,
-        kept_spans=timelines.KEPT_SPANS if options.timeline_file is not None else 0,
+        kept_spans=launches.KEPT_SPANS if options.timeline_file is not None else 0,
         slack=options.slack,
         min_dwell_s=options.min_dwell_s,
         batch_table=options.batch_table,

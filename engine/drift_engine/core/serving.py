@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from drift_engine import timelines, wire
+from drift_engine import launches, timelines, wire
 from drift_engine.core.channel import Channel, Messages
 from drift_engine.core.loop import Core
 from drift_engine.devices.base import Device
@@ -72,9 +72,9 @@ def serve(address: str, options: NodeOptions, model_path: Path, parent_pid: int,
 
 def _write_timeline(path: Path, core: Core) -> None:
     try:
-        timelines.write(path, core.spans)
-    except OSError as error:
-        log.warning("timeline: %s can't be written: %s", path, error.strerror)
+        timelines.write(path, launches.timeline(core.spans))
+    except timelines.TimelineError as error:
+        log.warning("timeline: %s", error)
 
 
 def _die_with(parent_pid: int) -> None:

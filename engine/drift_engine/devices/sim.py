@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from drift_engine import wire
@@ -235,6 +235,15 @@ class SimDevice:
 
     def close(self) -> None:
         """There is nothing to end."""
+
+    def under_way(self) -> Iterator[tuple[Row, Sequence[float]]]:
+        """Rows of passes at work that draw, and when they drew what they have by now."""
+        self._carry_on()
+        for lane in self._busy:
+            event = lane.queued[0]
+            for row in event.rows:
+                if row.draw is not None:
+                    yield row, event.ends_s
 
     def next_end_s(self) -> float:
         """When the next piece of work will be done as things stand; infinity where nothing works."""

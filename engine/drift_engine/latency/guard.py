@@ -10,6 +10,7 @@ the ratio of the quantile to its complement. A cell is three numbers however lon
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -71,6 +72,13 @@ class Guard:
             return LEAST_FACTOR
         cell = self._cells.get((sms, load_class(load), load_class(neighbour)))
         return self._start_of(sms) if cell is None else self._faded(cell, sms)
+
+    def usual(self, sms: int) -> float:
+        """The median over what was seen on `sms` SMs; where cells start while nothing was."""
+        seen = [
+            self._faded(cell, sms) for key, cell in self._cells.items() if key[0] == sms and key[1] != ANY
+        ]
+        return statistics.median(seen) if seen else self._start_of(sms)
 
     def start(self, factors: Mapping[int, float]) -> None:
         """Begins anew: where cells start, by SM count, as a calibration found it."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from operator import mul
 from typing import TYPE_CHECKING
 
+from drift_engine import wire
 from drift_engine.latency import costs
 from drift_engine.latency.accuracy import Errors, Recent
 from drift_engine.latency.costs import Coefficients, Features, Prior
@@ -99,6 +100,21 @@ class LatencyModel:
         """Rate of prefills that run alone in chunks of `chunk_tokens`; 0 while nothing is known."""
         seconds = self.pass_s(Load(0, 0, chunk_tokens, chunk_tokens * chunk_tokens, 0, 1), sms)
         return chunk_tokens / seconds if seconds else 0.0
+
+    def split_cost(self, decode_sms: int, prefill_sms: int) -> wire.SplitCost | None:
+        """The formulas of both phases on lanes of these sizes; None while one of them is not known."""
+        prefill, decode = self._prefill.at(prefill_sms), self._decode.at(decode_sms)
+        if prefill is None or decode is None:
+            return None
+        a, b, c, d, _ = prefill
+        per_context_token_s, per_row_s, per_pass_s = decode
+        return wire.SplitCost(
+            decode_sms,
+            prefill_sms,
+            (a, b, c, d),
+            (per_context_token_s, per_row_s, per_pass_s),
+            self._decode_guard.usual(decode_sms),
+        )
 
     def observe(self, load: Load, sms: int, seconds: float, neighbour: Load | None, now_s: float) -> None:
         """Learns from a finished pass. `neighbour` is what another lane worked on meanwhile; None: nothing."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from drift_engine import wire
 from drift_engine.latency.snapshots import Snapshot
 
 SCHEMA = 1
@@ -76,5 +77,5 @@ def load(path: Path, identity: Identity) -> Snapshot | Refused:
             if theirs != ours:
                 return Refused(f"{path} was learned with {field} {theirs!r}, this node has {ours!r}")
         return msgspec.json.decode(document, type=_Document).snapshot
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except wire.UNREADABLE as error:
         return Refused(f"{path} is damaged: {error}")

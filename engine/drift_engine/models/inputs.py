@@ -37,10 +37,6 @@ class ForwardInputs:
     max_prefill_context_tokens: int
 
     @property
-    def num_tokens(self) -> int:
-        return self.token_ids_T.shape[0]
-
-    @property
     def num_prefill(self) -> int:
         """Sequences that bring a prefill chunk."""
         return self.context_lens_B.shape[0] - self.num_decode

@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 
-from drift_engine import options
+from drift_engine import logs, options
 from drift_engine.errors import OptionsError
-from drift_engine.node import logs, process
+from drift_engine.node import process
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     # one text at a time is tokenized, beside a core that uses every processor
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        return process.serve(options.parse(arguments.options))
+        return process.serve(options.with_token(options.parse(arguments.options), os.environ))
     except OptionsError as error:
         logs.complain(str(error))
         return 2

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
-from drift_engine import sources, wire
+from drift_engine import logs, sources, wire
 from drift_engine.api import control
 from drift_engine.api.admission import Admission
 from drift_engine.api.app import create_app
@@ -29,11 +29,12 @@ from drift_engine.api.context import Context, Model, Text
 from drift_engine.api.kv_events import KvLog
 from drift_engine.api.metrics import Metrics
 from drift_engine.errors import CoreDied, EngineError, OptionsError
-from drift_engine.node import logs, serving
+from drift_engine.node import serving
 from drift_engine.node.child import CoreChild, CoreCommand, core_command, how_it_ended
 from drift_engine.node.health import Health
 from drift_engine.node.link import CoreLink
 from drift_engine.options import NodeOptions
+from drift_engine.tracing import starting
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,9 @@ class Node:
         resolve: Resolve = sources.resolve,
         silence_s: float = SILENCE_S,
     ) -> None:
+        name = model_name(options)
+        metrics = Metrics(name, options.slo)
+        recorder = starting.start(options.tracing, "drift-node", options.node, metrics.spans)
         self._options = options
         self._silence_s = silence_s
         self._heard = 0  # messages that show the core alive
@@ -85,7 +89,6 @@ class Node:
         self._child: CoreChild | None = None
         self._stop = asyncio.Event()
         self._fault = asyncio.Event()
-        name = model_name(options)
         self.context = Context(
             options=options,
             name=name,
@@ -93,9 +96,10 @@ class Node:
             link=CoreLink(self._address, self),
             health=Health(),
             admission=Admission(options.max_running + options.max_waiting),
-            metrics=Metrics(name, options.slo),
+            metrics=metrics,
             kv_log=KvLog(),
             started_s=time.monotonic(),
+            recorder=recorder,
         )
 
     def loading(self, message: wire.Loading) -> None:
@@ -113,6 +117,9 @@ class Node:
     def step(self, message: wire.Step, at_s: float) -> None:
         self._heard += 1
         self.context.metrics.step(message.stats)
+
+    def costs(self, message: wire.Costs) -> None:
+        self.context.metrics.costs = message
 
     def kv_events(self, message: wire.KvEvents) -> None:
         self.context.kv_log.add(message)
@@ -164,12 +171,16 @@ class Node:
         finally:
             self.context.closing.set()
             await asyncio.gather(*(server.stop() for server in servers))
+            if self.context.model is not None:
+                await self.context.model.close()
             core.cancel()
             await self._stop_core()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.context.link.close()
+            if self.context.recorder is not None:
+                await self.context.recorder.stop()
             self._clean()
 
     async def _core(self) -> None:

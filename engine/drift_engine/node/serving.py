@@ -29,15 +29,34 @@ HEADERS_TIMEOUT_S = 30.0
 """From the connection, or a further request's first byte, to the end of its headers. The body has its own time."""
 
 
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's line and headers, beyond which no more is read. Twice a router's own limit."""
+
+MAX_CONNECTIONS = 16384
+"""To one port; one more is closed. As many as a router takes."""
+
+
 class Protocol(HttpToolsProtocol):
-    """Closes a connection whose headers do not come, and lets an application drop one whose client has stopped
-    reading, with what is buffered for it."""
+    """Closes a connection whose headers do not come or do not end, and one too many. Lets an application end one
+    in the middle of an answer: with what is buffered for a client that has stopped reading (`drift.abort`), or behind
+    it (`drift.close`)."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_headers()
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is not None:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+                return
+            self._head_bytes += len(data)  # with what may be body already: only the next read is too much
+        super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
@@ -46,7 +65,10 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._expect_headers()
         super().on_message_begin()
-        self.scope["extensions"] = {"drift.abort": {"call": self.transport.abort}}
+        self.scope["extensions"] = {
+            "drift.abort": {"call": self.transport.abort},
+            "drift.close": {"call": self.transport.close},
+        }
 
     def on_headers_complete(self) -> None:
         self._forget_deadline()
@@ -54,6 +76,7 @@ class Protocol(HttpToolsProtocol):
 
     def _expect_headers(self) -> None:
         self._forget_deadline()
+        self._head_bytes = 0
         self._deadline = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)
 
     def _forget_deadline(self) -> None:

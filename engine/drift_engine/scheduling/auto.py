@@ -6,6 +6,8 @@ chunk beside it; sharing in time wins where the target is loose, since a chunk t
 
 from __future__ import annotations
 
+import math
+
 from drift_engine import wire
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import fused, slack, splits, two_lanes
@@ -13,7 +15,7 @@ from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.mux import MUX
 from drift_engine.scheduling.plans import Plan
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import State
+from drift_engine.scheduling.views import NOTHING, State
 
 STAY_SHARE = 0.95
 """Another mode is taken when it needs less than this share of the present one's time. Estimate."""
@@ -24,38 +26,51 @@ among modes that miss it the one that misses it least is taken. Estimate."""
 
 
 def plan(state: State, room: Room, latency: Predictions, now_s: float) -> Plan:
-    """By `mux` or `fused`. A prefill that is cut stays cut; a phase that is alone is the same in both."""
+    """By `mux` or `fused`. A prefill that is cut stays cut until its pass ends; a phase that is alone is the same in
+    both."""
     lanes = state.lanes
     if not lanes.splits:
         return fused.plan(state, room, latency, now_s)
-    both = room.decoding and (state.waiting or len(room.decoding) < len(room.running))
-    if both and not lanes.cuts and lanes.flight is None:
-        pieces = fused.pending(state, room)
-        chunk_tokens = fused.find_budget_tokens(state, room, pieces, latency, now_s)
-        if _choose(state, room, pieces, chunk_tokens, latency, now_s) is wire.Mode.FUSED:
+    flight, prefills = lanes.flight, state.waiting or len(room.decoding) < len(room.running)
+    if prefills and not lanes.cuts and flight is None and room.decoding:
+        allowed_s = fused.allowed_s(state, room, latency, now_s)
+        mode, chunk_tokens = _choose(state, room, room.decode, allowed_s, latency, now_s)
+        if mode is wire.Mode.FUSED:
             return fused.plan(state, room, latency, now_s, chunk_tokens)
+    elif prefills and not lanes.cuts and flight is not None and flight.split is not None:
+        # A prefill ended in the middle of a step. Where one follows another this is the only moment to leave `mux`:
+        # the next one waits for the end of the step.
+        targets_s = [flight.tbt_target_s, *[row.tbt_target_s for row in room.decoding]]
+        allowed_s = min(targets_s) * (slack.PRESSED_SHARE if state.pressed else 1.0)
+        decode, wait_s = flight.load + room.decode, max(0.0, flight.ends_s - now_s)
+        mode, _ = _choose(state, room, decode, allowed_s, latency, now_s, wait_s)
+        if mode is wire.Mode.FUSED:
+            return Plan(wire.Mode.FUSED, preempt=room.preempted)
     return two_lanes.plan(MUX, state, room, latency, now_s)
 
 
 def _choose(
     state: State,
     room: Room,
-    pieces: fused.Pieces,
-    chunk_tokens: int,
+    decode: Load,
+    allowed_s: float,
     latency: Predictions,
     now_s: float,
-) -> wire.Mode:
-    fastest_s = fused.fastest_s(state, room, latency)
-    allowed_s = slack.allowed_s(room.decoding, now_s, fastest_s, pressed=state.pressed)
-    prefill = Load.prefill(pieces)
-    in_mux = _mux_s(state, room.decode, allowed_s, prefill, latency, now_s)
-    reused = pieces[0][1]
-    in_fused = _fused_s(state.lanes.sms, room.decode, allowed_s, chunk_tokens, reused, prefill, latency)
+    wait_s: float = 0.0,
+) -> tuple[wire.Mode, int]:
+    """And how many tokens a fused pass would prefill, after `wait_s`."""
+    pieces = fused.pending(state, room)
+    chunk_tokens = fused.find_budget_tokens(state, decode, allowed_s, pieces, latency)
+    in_mux = _mux_s(state, decode, allowed_s, Load.prefill(pieces), latency, now_s)
+    in_fused = _fused_s(state.lanes.sms, decode, allowed_s, pieces, chunk_tokens, latency)
     if in_mux is None or in_fused is None:
-        return wire.Mode.MUX  # nothing is known yet: what runs first tells
+        return wire.Mode.MUX, chunk_tokens  # nothing is known yet: what runs first tells
+    in_fused += wait_s
     if state.lanes.mode is wire.Mode.MUX:
-        return wire.Mode.FUSED if in_fused < in_mux * STAY_SHARE else wire.Mode.MUX
-    return wire.Mode.MUX if in_mux < in_fused * STAY_SHARE else wire.Mode.FUSED
+        better = wire.Mode.FUSED if in_fused < in_mux * STAY_SHARE else wire.Mode.MUX
+    else:
+        better = wire.Mode.MUX if in_mux < in_fused * STAY_SHARE else wire.Mode.FUSED
+    return better, chunk_tokens
 
 
 def _mux_s(
@@ -71,23 +86,26 @@ def _mux_s(
 
 
 def _fused_s(
-    sms: int,
-    decode: Load,
-    allowed_s: float,
-    chunk_tokens: int,
-    reused_tokens: int,
-    prefill: Load,
-    latency: Predictions,
+    sms: int, decode: Load, allowed_s: float, pieces: fused.Pieces, chunk_tokens: int, latency: Predictions
 ) -> float | None:
-    """Until the prefill is done in chunks beside decode rows; longer by as much as decode misses its time."""
-    full, rest = divmod(prefill.new_tokens, chunk_tokens)
-    # behind what the first prompt reuses and half of a prompt's own chunks, on average
-    reused = reused_tokens + prefill.new_tokens // prefill.prefill_rows // 2
-    total_s, longest_s = 0.0, 0.0
-    for count, tokens in ((full, chunk_tokens), (1, rest)):
-        if count and tokens:
-            step_s = latency.pass_s(decode + Load.prefill([(tokens, reused)]), sms)
-            if step_s is None:
-                return None
-            total_s, longest_s = total_s + count * step_s, max(longest_s, step_s)
-    return total_s * max(1.0, longest_s / allowed_s) ** MISS_WEIGHT
+    """Until the prefill is done in chunks beside decode rows; longer by as much as decode misses its time.
+
+    All passes last as long as the first. How many there are depends on what their chunks are behind, of which the
+    first one tells nothing: the rest of a long prompt may stand before a short one.
+    """
+    tokens = sum([new for new, _ in pieces])
+    chunk_tokens = min(chunk_tokens, tokens)
+    step_s = latency.pass_s(fused.beside(decode, pieces, chunk_tokens), sms)
+    if step_s is None:
+        return None
+    total_s = step_s
+    if chunk_tokens < tokens:
+        # behind what each prompt reuses and half of its own other chunks, on average
+        behind = sum([new * (reused + max(0, new - chunk_tokens) // 2) for new, reused in pieces]) // tokens
+        first_s = latency.pass_s(fused.beside(NOTHING, pieces, chunk_tokens), sms)
+        usual_s = latency.pass_s(Load.prefill([(chunk_tokens, behind)]), sms)
+        if not first_s or usual_s is None:
+            return None
+        passes = tokens / chunk_tokens * usual_s / first_s
+        total_s = passes * first_s + math.ceil(passes - 1e-9) * (step_s - first_s)
+    return total_s * max(1.0, step_s / allowed_s) ** MISS_WEIGHT

@@ -8,6 +8,7 @@ sooner, and its attention costs the same in whatever pieces (`tests/engine/test_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from drift_engine import wire
@@ -40,7 +41,8 @@ def plan(
     `budget_tokens` is the budget where it is known already.
     """
     if budget_tokens is None:
-        budget_tokens = find_budget_tokens(state, room, pending(state, room), latency, now_s)
+        step_s = allowed_s(state, room, latency, now_s)
+        budget_tokens = find_budget_tokens(state, room.decode, step_s, pending(state, room), latency)
     admitted: tuple[str, ...] = ()
     chunks: tuple[Chunk, ...] = ()
     if overtaking.between_passes(state, room, latency, now_s):
@@ -57,9 +59,12 @@ def plan(
     )
 
 
-def fastest_s(state: State, room: Room, latency: Predictions) -> float:
-    """Of a step over the room's decode rows: alone on the whole device. 0 where nothing is known."""
-    return latency.pass_s(room.decode, state.lanes.sms) or 0.0
+def allowed_s(state: State, room: Room, latency: Predictions, now_s: float) -> float:
+    """That a step over the room's decode rows may take; infinity where there are none."""
+    if not room.decoding:
+        return math.inf
+    fastest_s = latency.pass_s(room.decode, state.lanes.sms) or 0.0  # alone on the whole device
+    return slack.allowed_s(room.decoding, now_s, fastest_s, pressed=state.pressed)
 
 
 def pending(state: State, room: Room) -> list[tuple[int, int]]:
@@ -83,7 +88,7 @@ def largest_chunk_tokens(
     time_s = allowed_s * SLACK_SHARE
 
     def pass_s(tokens: int) -> float | None:
-        return latency.pass_s(_beside(decode, pieces, tokens), sms)
+        return latency.pass_s(beside(decode, pieces, tokens), sms)
 
     if pass_s(MIN_CHUNK_TOKENS) is None:
         return None
@@ -100,8 +105,8 @@ def largest_chunk_tokens(
     return low
 
 
-def _beside(decode: Load, pieces: Pieces, tokens: int) -> Load:
-    """`tokens` of the pieces in one pass with `decode`."""
+def beside(decode: Load, pieces: Pieces, tokens: int) -> Load:
+    """The first `tokens` of the pieces in one pass with `decode`."""
     new_tokens = squared = reusing = rows = 0
     for new, reused in pieces:
         if new > tokens - new_tokens:
@@ -115,9 +120,11 @@ def _beside(decode: Load, pieces: Pieces, tokens: int) -> Load:
     return Load(decode.decode_rows, decode.decode_context_tokens, new_tokens, squared, reusing, rows)
 
 
-def find_budget_tokens(state: State, room: Room, pieces: Pieces, latency: Predictions, now_s: float) -> int:
+def find_budget_tokens(
+    state: State, decode: Load, allowed_s: float, pieces: Pieces, latency: Predictions
+) -> int:
     """Prefill tokens of the next pass: the largest chunk of `pieces` that the decode rows allow."""
-    limits, rows = state.limits, len(room.decoding)
+    limits, rows = state.limits, decode.decode_rows
     ceiling = limits.max_step_tokens - rows
     if limits.chunk_tokens is not None:
         return max(1, min(limits.chunk_tokens - rows, ceiling))
@@ -125,6 +132,5 @@ def find_budget_tokens(state: State, room: Room, pieces: Pieces, latency: Predic
         return ceiling
     if not pieces:
         return 0
-    allowed_s = slack.allowed_s(room.decoding, now_s, fastest_s(state, room, latency), pressed=state.pressed)
-    found = largest_chunk_tokens(room.decode, pieces, allowed_s, ceiling, state.lanes.sms, latency)
+    found = largest_chunk_tokens(decode, pieces, allowed_s, ceiling, state.lanes.sms, latency)
     return min(FIRST_CHUNK_TOKENS, ceiling) if found is None else found

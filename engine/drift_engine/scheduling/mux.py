@@ -28,9 +28,7 @@ _PROBES = tuple(Load.prefill([(tokens, 0)]) for tokens in PROBE_TOKENS)
 
 def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> Chosen:
     """The fewest decode SMs whose step keeps the time that the rows have; more for a step that is in a hurry."""
-    allowed_s = slack.allowed_s(
-        room.decoding, now_s, fused.fastest_s(state, room, latency), pressed=state.pressed
-    )
+    allowed_s = fused.allowed_s(state, room, latency, now_s)
     usual_s = slack.usual_s(room.decoding, pressed=state.pressed)
     base = splits.settled(state, room.decode, max(allowed_s, usual_s), prefill, latency, now_s)
     if allowed_s >= usual_s:  # nobody is in a hurry

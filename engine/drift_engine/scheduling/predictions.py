@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from drift_engine import wire
 from drift_engine.latency.accuracy import Errors
 from drift_engine.latency.loads import Load
 
@@ -25,6 +26,9 @@ class Learned(Predictions, Protocol):
 
     def prefill_tokens_per_s(self, sms: int, chunk_tokens: int = 512) -> float:
         """0 where nothing is known."""
+
+    def split_cost(self, decode_sms: int, prefill_sms: int) -> wire.SplitCost | None:
+        """What passes cost on lanes of these sizes; None where nothing is known."""
 
     def errors(self) -> Errors:
         """Of its predictions, over recent passes."""

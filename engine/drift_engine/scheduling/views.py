@@ -76,6 +76,7 @@ class Flight:
     load: Load
     split: wire.Split | None  # whose decode lane; None: the whole device
     ends_s: float  # as predicted when it was launched; in the past where it takes longer
+    tbt_target_s: float  # the tightest of its decode rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +121,5 @@ class State:
     lanes: Lanes
     in_flight: int = 0  # further running requests: those that lanes work on
     computing: tuple[tuple[int, ...], ...] = ()  # marks of the prompts that are being prefilled
-    pressed: bool = False  # the KV cache is nearly full, by `pressure.turned`
+    pressed: bool = False  # the node is nearly full, by `pressure.turned`
     table: Table = ()  # of the mode batch-table

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +29,10 @@ Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+
+
+RENDER_S = 1.0
+"""Of CPU time, for one prompt. A session of a thousand messages takes some 15 ms."""
 
 
 class TemplateError(ValueError):
@@ -55,8 +62,35 @@ def _strftime_now(pattern: str) -> str:
     return datetime.datetime.now().strftime(pattern)  # noqa: DTZ005 - templates mean local time
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+_left: ContextVar[Callable[[], float]] = ContextVar("left", default=lambda: math.inf)
+"""Seconds for the rendering that is under way."""
+
+
+def _check_time() -> None:
+    if _left.get()() < 0:
+        raise TemplateError(
+            f"the model's chat template takes longer than the limit of {RENDER_S:g} s for them"
+        )
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Templates are programs. What takes a long time looks at many values or calls many functions, all by these."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        _check_time()
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        _check_time()
+        return super().getitem(obj, argument)
+
+    def call(self, *arguments: Any, **named: Any) -> Any:
+        _check_time()
+        return super().call(*arguments, **named)
+
+
+def _environment() -> _Environment:
+    environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_Generation, "jinja2.ext.loopcontrols"],
@@ -70,7 +104,13 @@ def _environment() -> ImmutableSandboxedEnvironment:
 class ChatTemplate:
     """One checkpoint's template; `with_tools` is the variant used when a request brings tools."""
 
-    def __init__(self, source: str, tool_source: str | None, tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        tool_source: str | None,
+        tokens: Mapping[str, str],
+        clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         environment = _environment()
         try:
             self._plain = environment.from_string(source)
@@ -79,6 +119,7 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelError(f"the model's chat template is not valid: {error}") from error
         self._tokens = dict(tokens)
+        self._clock = clock
         self.takes_tools: bool = "tools" in names
         self.source: str = tool_source or source
 
@@ -98,12 +139,16 @@ class ChatTemplate:
         return cls(source, named.get("tool_use"), tokens)
 
     def render(self, messages: Messages, tools: Tools | None = None, **options: Any) -> str:
-        """The prompt up to where the assistant's answer begins. Raises TemplateError."""
+        """The prompt up to where the assistant's answer begins, within RENDER_S. Raises TemplateError."""
         template = self._with_tools if tools else self._plain
         values = {**self._tokens, "add_generation_prompt": True, **options}
+        until_s = self._clock() + RENDER_S
+        before = _left.set(lambda: until_s - self._clock())
         try:
             return template.render(messages=messages, tools=tools or None, **values)
         except TemplateError:
             raise
         except Exception as error:  # templates are programs: what they raise is about these messages
             raise TemplateError(f"the model's chat template can't render these messages: {error}") from error
+        finally:
+            _left.reset(before)

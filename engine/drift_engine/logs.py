@@ -1,4 +1,4 @@
-"""Log lines of the node: one JSON object a line on stderr, never of what people ask or models answer.
+"""Log lines of a node or a router: one JSON object a line on stderr, never of what people ask or models answer.
 
 A thread writes them. A full disk or a reader that has stopped costs lines, never a request: the queue is
 bounded, and what does not fit or can't be written is dropped.

@@ -15,7 +15,14 @@ themselves, and a router that is misled loses a cache hit and nothing else.
 
 from __future__ import annotations
 
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+
 import xxhash
+
+SAMPLE = 4
+"""Routers keep one page name in four, chosen by the name itself so that all parties agree."""
 
 
 def root_hash(salt: str) -> int:
@@ -26,3 +33,15 @@ def root_hash(salt: str) -> int:
 def block_hash(parent_hash: int, block: bytes) -> int:
     """`block` is the block's token ids as int32 little-endian."""
     return xxhash.xxh3_64_intdigest(parent_hash.to_bytes(8, "little") + block)
+
+
+def names(token_ids: Sequence[int], salt: str, page_tokens: int) -> Iterator[int]:
+    """Of a prompt's full blocks, in order."""
+    tokens = array("i", token_ids)
+    if sys.byteorder == "big":
+        tokens.byteswap()
+    block_bytes, name = page_tokens * tokens.itemsize, root_hash(salt)
+    joined = tokens.tobytes()
+    for start in range(0, len(joined) - block_bytes + 1, block_bytes):
+        name = block_hash(name, joined[start : start + block_bytes])
+        yield name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from drift_engine.cache import hashing
+from drift_engine import hashing
 
 
 def test_fixed_vector() -> None:
