@@ -1,0 +1,1 @@
+"""What each node's KV cache holds: pure data, fed by events and asked once for every request."""

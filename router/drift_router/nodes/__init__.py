@@ -1,0 +1,1 @@
+"""How each node does: reports, health, circuit breakers, KV events."""
