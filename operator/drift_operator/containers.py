@@ -22,14 +22,20 @@ from drift_operator.fields import (
 
 class SecretKeyRef(Document):
     name: Subdomain
+    """The Secret's, in the service's namespace."""
     key: SecretKey
+    """Of the Secret's entry."""
     optional: bool = False
+    """Whether pods start without it."""
 
 
 class ConfigMapKeyRef(Document):
     name: Subdomain
+    """The ConfigMap's, in the service's namespace."""
     key: SecretKey
+    """Of the ConfigMap's entry."""
     optional: bool = False
+    """Whether pods start without it."""
 
 
 def _one_source(source: Any) -> str | None:
@@ -39,7 +45,9 @@ def _one_source(source: Any) -> str | None:
 
 class EnvSource(Document):
     secret_key_ref: SecretKeyRef | None = None
+    """An entry of a Secret."""
     config_map_key_ref: ConfigMapKeyRef | None = None
+    """An entry of a ConfigMap."""
 
     rules = (
         Rule(
@@ -62,8 +70,11 @@ def _one_value(env: Any) -> str | None:
 
 class Env(Document):
     name: EnvName
+    """The variable's."""
     value: Annotated[str, Field(max_length=4096)] | None = None
+    """Its text, as it stands here."""
     value_from: EnvSource | None = None
+    """Where its text is, instead."""
 
     rules = (
         Rule(
@@ -79,7 +90,9 @@ class Resources(Document):
     """As a container's: quantities per resource name."""
 
     requests: Quantities | None = None
+    """What a host must have free for the pod."""
     limits: Quantities | None = None
+    """The most that the container gets; GPUs are asked for here."""
 
 
 GPU = "nvidia.com/gpu"
@@ -103,7 +116,9 @@ class Engine(Document):
     args: Annotated[list[NodeArgument], Field(max_length=32)] | None = None
     """Further options of a node, each as --OPTION=VALUE, such as --max-running=32 or --page-tokens=32."""
     env: Annotated[list[Env], Field(max_length=64), Keyed("name")] | None = None
+    """Environment variables of the engine, such as HF_TOKEN."""
     resources: Resources | None = None
+    """CPU, memory and GPUs of a node."""
     tensor_parallel: Annotated[Integer, Field(ge=1, le=16)] = 1
     """GPUs that one node spreads its model over."""
     pod_template: PreservedObject | None = None

@@ -18,6 +18,7 @@ from drift_operator.fields import (
     Document,
     Duration,
     HeaderName,
+    HttpUrl,
     Integer,
     Labels,
     ModelName,
@@ -73,7 +74,8 @@ class Model(Document):
 
     uri: ModelUri
     """Where the checkpoint lies: hf://OWNER/NAME, file:///PATH, pvc://CLAIM/PATH, oci://IMAGE, s3://BUCKET/PATH,
-    or embedded://drift-tiny, the small model that comes with the engine."""
+    or embedded://drift-tiny, the small model that comes with the engine. A cluster mounts pvc://, file:// (of the
+    host) and oci:// (an image volume); this version fetches nothing from s3://, whose bucket a CSI driver mounts."""
     name: ModelName | None = None
     """The name that clients ask for; the service's own name where it is left out."""
     revision: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -115,8 +117,11 @@ class DecodeSms(Document):
     """Streaming multiprocessors that decode gets; hardware rounds them, the status shows what it gave."""
 
     min: Annotated[Integer, Field(ge=1, le=1024)] | None = None
+    """Least that decode gets."""
     max: Annotated[Integer, Field(ge=1, le=1024)] | None = None
+    """Most that decode gets."""
     initial: Annotated[Integer, Field(ge=1, le=1024)] | None = None
+    """What decode begins with on a node that was told nothing yet."""
 
     rules = (
         _ordered("min", "min", "max", "max"),
@@ -156,6 +161,7 @@ class SessionAffinity(Document):
     header: HeaderName = "x-session-id"
     """Requests with the same value of this header prefer the same node."""
     ttl: Annotated[Duration, Between("1s", "24h")] = "10m"
+    """How long after its last request a session is remembered."""
 
 
 class Overload(Document):
@@ -169,9 +175,14 @@ class Routing(Document):
     """How requests are spread over nodes."""
 
     policy: Literal["CacheAware", "PrefixHash", "LeastLoad", "RoundRobin"] = "CacheAware"
+    """Which node a request goes to: where its prompt is cached unless that would be late, by a hash of the prompt's
+    beginning, where least is to be done, or in turn."""
     session_affinity: SessionAffinity | None = None
     """Off where it is left out."""
     overload: Overload = _empty(Overload)
+    """What happens to requests for which no node has room."""
+    replicas: Annotated[Integer, Field(ge=1, le=16)] = 2
+    """Routers. Each knows the whole service, so two outlive the loss of one; a local run has a single one."""
 
 
 class Stabilization(Document):
@@ -188,10 +199,13 @@ class Autoscaling(Document):
     """Who decides on the number of nodes, and within which bounds."""
 
     min_replicas: Nodes = 1
+    """Fewest nodes."""
     max_replicas: Nodes
+    """Most nodes."""
     mode: Literal["Operator", "HPA", "KEDA", "External"] = "Operator"
     """Operator decides by itself. With the others exactly one outside autoscaler writes spec.replicas."""
     stabilization: Stabilization = _empty(Stabilization)
+    """Patience, against flapping."""
     advisory: bool = False
     """Report what would be done and do nothing."""
     predictor: Literal["None", "HoltWinters", "Kalman"] = "Kalman"
@@ -211,7 +225,9 @@ class Rollout(Document):
     """How nodes are replaced."""
 
     max_surge: NodesOrPercent = 1
+    """How many nodes more than wanted there may be meanwhile."""
     max_unavailable: NodesOrPercent = 0
+    """How many nodes fewer than wanted may be ready meanwhile."""
     drain_timeout: Annotated[Duration, Between("0s", "24h")] = "5m"
     """How long a leaving node may finish its requests; the rest is resumed elsewhere."""
 
@@ -231,32 +247,51 @@ class Rollout(Document):
 
 class ExposedService(Document):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """As of any Service: within the cluster, on a port of every host, or by a load balancer of the cloud."""
     port: Annotated[Integer, Field(ge=1, le=65535)] = 80
+    """Where clients connect."""
     annotations: Annotations | None = None
+    """Of the Service, for load balancers."""
 
 
 class ExposedIngress(Document):
     host: Subdomain
+    """The name that clients connect to."""
     class_name: Subdomain | None = None
+    """Which Ingress controller; the cluster's default where it is left out."""
     tls_secret_name: Subdomain | None = None
+    """Secret with the host's certificate and key; without it there is no TLS."""
     annotations: Annotations | None = None
+    """Of the Ingress, for its controller."""
 
 
 class Expose(Document):
     """How clients reach the router."""
 
     service: ExposedService = _empty(ExposedService)
+    """The Service before the routers."""
     ingress: ExposedIngress | None = None
-    """None is made where it is left out."""
+    """An Ingress to that Service; none is made where it is left out."""
 
 
 class SecretRef(Document):
     name: Subdomain
+    """The Secret's, in the service's namespace."""
 
 
 class Auth(Document):
     api_keys_secret_ref: SecretRef
     """Secret whose every value is an accepted API key and whose keys are the clients' names."""
+
+
+class Tracing(Document):
+    """Spans of requests, by router and nodes, for an OpenTelemetry collector."""
+
+    endpoint: HttpUrl
+    """Address of an OTLP/HTTP receiver, such as http://collector.monitoring:4318; /v1/traces is added where it is
+    not there."""
+    sampling: Annotated[Number, Field(ge=0, le=1)] = 1
+    """Share of requests that are traced, of those whose client does not say it by a trace of its own."""
 
 
 class Observability(Document):
@@ -266,6 +301,8 @@ class Observability(Document):
     """Labels that the cluster's Prometheus selects PodMonitors by."""
     dashboards: bool = False
     """Make a ConfigMap with dashboards, labelled for Grafana's sidecar."""
+    tracing: Tracing | None = None
+    """Off where it is left out."""
 
 
 def _one_owner(spec: Any) -> str | None:
@@ -291,6 +328,7 @@ class Spec(Document):
     auth: Auth | None = None
     """Everybody who can reach the router may use it where this is left out."""
     observability: Observability = _empty(Observability)
+    """What is told to Prometheus, Grafana and OpenTelemetry."""
     paused: bool = False
     """Freeze all levers: split, weights and number of nodes stay as they are."""
 

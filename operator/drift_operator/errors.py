@@ -4,6 +4,9 @@ OperatorError
 +-- ManifestError     a DriftService can't be used: one line per problem
 +-- LocalError        this machine can't run what the document asks for
 +-- NodeDied          a node process ended that nobody asked to end
++-- OptionsError      the operator was asked to run in a way that it can't
++-- ClusterError      a cluster did not become what it was asked to be
++-- PlaceError        where pods live, something can't be done now
 """
 
 from __future__ import annotations
@@ -29,3 +32,18 @@ class LocalError(OperatorError):
 
 class NodeDied(OperatorError):  # noqa: N818 - a fact, not a fault of the caller
     """A node process ended by itself."""
+
+
+class OptionsError(OperatorError):
+    """An option names a field, a value and the limit that it breaks."""
+
+
+class ClusterError(OperatorError):
+    """What was applied to a cluster did not come about in time, or not as it should."""
+
+
+class PlaceError(OperatorError):
+    """Where a service's pods live, something was refused or not answered; worth another try later."""
+
+    retry_after_s: float | None = None
+    """How long it asks to be left alone; None: it does not say."""

@@ -108,6 +108,17 @@ ModelUri = Annotated[
         ),
     ),
 ]
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+HttpUrl = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        pattern=_said(
+            rf"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:{_PORT})?(/[-A-Za-z0-9._~/]*)?$",
+            "http://HOST:PORT or https://HOST:PORT, with a path or without",
+        ),
+    ),
+]
 NodeArgument = Annotated[
     str,
     Field(
@@ -170,6 +181,7 @@ def broken(pairs: list[tuple[str, str]]) -> PydanticCustomError:
 
 def _int_or_string(pattern: str, phrase: str) -> tuple[Any, Any]:
     """Validator and schema of Kubernetes' int-or-string; a string must match, an integer must not be negative."""
+    _said(pattern, phrase)
 
     def check(value: object) -> int | str:
         whole = _integral(value)

@@ -3,75 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
-import sys
-from collections.abc import Callable
 
 import pytest
 
-import documents
 import processes
-from drift_engine import options
-from drift_operator import supervising
 from drift_operator.errors import LocalError, NodeDied
-from drift_operator.supervising import Launch, Loading
-
-SUPPORT = documents.REPOSITORY / "tests" / "support"
-
-
-class Listener:
-    """Remembers what it heard, and does something when the node is ready."""
-
-    def __init__(self, when_ready: Callable[[], None] = lambda: None) -> None:
-        self.lines: list[str] = []
-        self.stages: list[Loading] = []
-        self.heard: list[str] = []
-        self._when_ready = when_ready
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def loading(self, progress: Loading) -> None:
-        self.stages.append(progress)
-
-    def ready(self) -> None:
-        self.heard.append("ready")
-        self._when_ready()
-
-    def stopping(self) -> None:
-        self.heard.append("stopping")
-
-    def pid(self, word: str) -> int:
-        (pid,) = [
-            pid for line in self.lines for first, pid, *_ in [line.split()] if first == word and pid.isdigit()
-        ]
-        return int(pid)
+from drift_operator.local import children, ports
+from drift_operator.local.children import Launch, Loading
+from drift_operator.local.fleet import Fleet
+from supervised import Listener, interrupt, launch
 
 
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def launch(behaviour: str, drain_timeout_s: float = 5.0) -> Launch:
-    port = supervising.free_port("127.0.0.1")
-    asked = options.NodeOptions(model="embedded://none", port=port)
-    return Launch(
-        argv=(sys.executable, "-m", "stand_in_node", "--options", options.dump(asked)),
-        variables={
-            "STAND_IN": behaviour,
-            "PYTHONPATH": os.pathsep.join([str(SUPPORT), *filter(None, sys.path)]),
-        },
-        host="127.0.0.1",
-        port=port,
-        drain_timeout_s=drain_timeout_s,
-    )
+async def run(node: Launch, listener: Listener) -> None:
+    """One node without a router."""
+    await Fleet({"node": node}, None, listener).run()
 
 
 def test_node_loads_serves_and_stops_when_asked() -> None:
     listener = Listener(interrupt)
-    asyncio.run(supervising.run(launch("serve"), listener))
+    asyncio.run(run(launch("serve"), listener))
     assert listener.heard == ["ready", "stopping"]
     told = [stage for stage in listener.stages if stage.stage]
     assert told == [
@@ -86,7 +38,7 @@ def test_node_loads_serves_and_stops_when_asked() -> None:
 def test_node_that_dies_while_it_loads() -> None:
     listener = Listener()
     with pytest.raises(NodeDied, match="ended with exit code 1 before it was ready"):
-        asyncio.run(supervising.run(launch("die-loading"), listener))
+        asyncio.run(run(launch("die-loading"), listener))
     assert listener.lines == ["stand-in: no weights in embedded://none"]
     assert listener.heard == []
 
@@ -94,12 +46,12 @@ def test_node_that_dies_while_it_loads() -> None:
 def test_node_that_dies_while_it_serves() -> None:
     listener = Listener()
     with pytest.raises(NodeDied, match="ended with exit code 7 while it served"):
-        asyncio.run(supervising.run(launch("die-serving"), listener))
+        asyncio.run(run(launch("die-serving"), listener))
     assert "ran out of luck" in listener.lines
 
 
 def test_second_signal_ends_a_deaf_node_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervising, "AT_ONCE_S", 0.1)
+    monkeypatch.setattr(children, "AT_ONCE_S", 0.1)
 
     def twice() -> None:
         loop = asyncio.get_running_loop()
@@ -107,19 +59,19 @@ def test_second_signal_ends_a_deaf_node_at_once(monkeypatch: pytest.MonkeyPatch)
         loop.call_soon(interrupt)
 
     listener = Listener(twice)
-    asyncio.run(supervising.run(launch("deaf", drain_timeout_s=600), listener))
+    asyncio.run(run(launch("deaf", drain_timeout_s=600), listener))
     assert listener.heard == ["ready", "stopping"]
 
 
 def test_deaf_node_is_killed_after_its_drain_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervising, "STOP_MARGIN_S", 0.1)
+    monkeypatch.setattr(children, "STOP_MARGIN_S", 0.1)
     with pytest.raises(NodeDied, match=r"was killed by SIGKILL .* when it was asked to stop"):
-        asyncio.run(supervising.run(launch("deaf", drain_timeout_s=0.1), Listener(interrupt)))
+        asyncio.run(run(launch("deaf", drain_timeout_s=0.1), Listener(interrupt)))
 
 
 def test_what_the_node_started_goes_with_it() -> None:
     listener = Listener(interrupt)
-    asyncio.run(supervising.run(launch("fork"), listener))
+    asyncio.run(run(launch("fork"), listener))
     assert processes.ends(listener.pid("child"))
 
 
@@ -129,7 +81,7 @@ def test_cancelled_supervisor_leaves_nothing() -> None:
     async def scenario() -> None:
         ready = asyncio.Event()
         listener._when_ready = ready.set
-        task = asyncio.create_task(supervising.run(launch("fork"), listener))
+        task = asyncio.create_task(run(launch("fork"), listener))
         await asyncio.wait_for(ready.wait(), 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -141,15 +93,15 @@ def test_cancelled_supervisor_leaves_nothing() -> None:
 
 
 def test_node_without_progress_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervising, "STALL_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(children, "STALL_TIMEOUT_S", 0.0)
     with pytest.raises(NodeDied, match="made no progress"):
-        asyncio.run(supervising.run(launch("serve"), Listener()))
+        asyncio.run(run(launch("serve"), Listener()))
 
 
 def test_program_that_is_not_there() -> None:
-    absent = Launch(("/absent/program",), {}, "127.0.0.1", supervising.free_port("127.0.0.1"), 1.0)
+    absent = Launch(("/absent/program",), {}, "127.0.0.1", ports.free("127.0.0.1")[0], 1.0)
     with pytest.raises(NodeDied, match="before it was ready"):
-        asyncio.run(supervising.run(absent, Listener()))
+        asyncio.run(run(absent, Listener()))
 
 
 def test_port_in_use_is_said_before_anything_starts() -> None:
@@ -158,18 +110,18 @@ def test_port_in_use_is_said_before_anything_starts() -> None:
         with pytest.raises(
             LocalError, match=f"127.0.0.1:{port} is in use by another program; choose another with --port"
         ):
-            supervising.check_port("127.0.0.1", port)
+            ports.check("127.0.0.1", port)
 
 
 def test_address_that_is_not_ours() -> None:
     with pytest.raises(LocalError, match="can't be listened on"):
-        supervising.check_port("203.0.113.1", 8000)
+        ports.check("203.0.113.1", 8000)
 
 
 def test_node_on_every_address_is_asked_at_home() -> None:
-    assert Launch((), {}, "0.0.0.0", 1, 1.0).probe_host == "127.0.0.1"
-    assert Launch((), {}, "::", 1, 1.0).probe_host == "::1"
-    assert Launch((), {}, "10.0.0.1", 1, 1.0).probe_host == "10.0.0.1"
+    assert children.reachable("0.0.0.0") == "127.0.0.1"
+    assert children.reachable("::") == "::1"
+    assert children.reachable("10.0.0.1") == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -181,4 +133,4 @@ def test_node_on_every_address_is_asked_at_home() -> None:
     ],
 )
 def test_endings_in_words(code: int, phrase: str) -> None:
-    assert supervising.ending(code) == phrase
+    assert children.ending(code) == phrase

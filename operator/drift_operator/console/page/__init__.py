@@ -1,0 +1,1 @@
+"""The page's files: hand-written HTML, CSS and modules, served as they are."""

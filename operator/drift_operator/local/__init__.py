@@ -1,0 +1,1 @@
+"""A service on this machine: processes for pods, beside the operator's own loop."""
