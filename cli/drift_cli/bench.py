@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from drift_cli import tables, workloads
-from drift_engine.bench import comparing, results, running
+from drift_engine import timelines
+from drift_engine.bench import comparing, results, running, tracks
 from drift_engine.bench.preparing import Wishes
 from drift_engine.bench.records import RequestRecord
 from drift_engine.bench.servers import Server
@@ -62,6 +63,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="OUT", help="write the result; - for standard output")
     output.add_argument("--log", type=Path, metavar="TOKENS.jsonl", help="write the token-time log")
+    output.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        help="what was seen of each request: .json for Perfetto, .svg",
+    )
     output.add_argument("--quiet", action="store_true", help="no table, no progress bar")
     output.add_argument("--allow-failures", action="store_true", help="exit with 0 though requests failed")
 
@@ -80,6 +87,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         errors.print(f"drift bench: {error}", markup=False)
         return EXIT_USAGE
+    if options.timeline is not None:
+        timelines.check(options.timeline)
     # One descriptor per request in flight: an open loop against a slow server needs more than the usual 1,024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -99,6 +108,8 @@ def _report(options: argparse.Namespace, outcome: running.Outcome, errors: Conso
         sys.stdout.buffer.flush()
     elif options.json:
         results.write(result, options.json)
+    if options.timeline is not None:
+        timelines.write(options.timeline, tracks.timeline(outcome.records, outcome.start_s, result.slo))
     if not to_stdout and not options.quiet:
         Console().print(tables.of(result))
     for warning in outcome.warnings:

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from drift_cli.up import check_engine, service_of
 from drift_engine import options
-from drift_operator import local
 from drift_operator.errors import LocalError
+from drift_operator.local import planning
 
 SURVEY_MODULE = "drift_engine.core.surveying"
 
@@ -54,7 +54,16 @@ def run(args: argparse.Namespace) -> int:
     """0, or 1 where the core could not start. Raises LocalError."""
     service = service_of(args.file, args.model)
     check_engine(service)
-    node = local.plan(service, host="127.0.0.1", port=0, log_level="warning", environ=os.environ)
+    plan = planning.plan(
+        service,
+        host="127.0.0.1",
+        port=0,
+        spare=[0] * planning.spare_ports(service),
+        control_token="",
+        log_level="warning",
+        environ=os.environ,
+    )
+    node = plan.nodes[0]
     wanted = msgspec.structs.replace(node.options, latency_file=None)  # measured now, not remembered
     argv = [sys.executable, "-m", SURVEY_MODULE, "--options", options.dump(wanted)]
     console = Console()

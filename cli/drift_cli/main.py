@@ -16,11 +16,16 @@ from typing import NoReturn, Protocol, cast
 
 COMMANDS = {
     "up": ("drift_cli.up", "serve a DriftService on this machine"),
+    "status": ("drift_cli.status", "tell whether a service keeps its promise, and what is wrong"),
+    "explain": ("drift_cli.explain", "tell why the last decisions were made"),
+    "top": ("drift_cli.top", "show live how nodes and their router do"),
+    "router": ("drift_cli.router", "put several servers behind one address"),
     "validate": ("drift_cli.validate", "say what is wrong with a DriftService file"),
     "bench": ("drift_cli.bench", "replay a trace against a server and measure the promise"),
     "calibrate": ("drift_cli.calibrate", "measure what passes take on this machine"),
     "plot": ("drift_cli.plot", "draw results and token-time logs"),
     "simulate": ("drift_cli.simulate", "say what a trace would do on hardware that is not here"),
+    "plan": ("drift_cli.plan", "say how many nodes a trace needs under a promise"),
     "version": ("drift_cli.version", "print the version"),
 }
 
@@ -86,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Ours are light: neither loads torch or an HTTP client.
     from drift_engine.errors import EngineError
     from drift_operator.errors import ManifestError, OperatorError
+    from drift_router.errors import RouterError
 
     try:
         code = dispatch(sys.argv[1:] if arguments is None else arguments)
@@ -100,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ManifestError as error:
         print(error, file=sys.stderr)
         return FAILED
-    except (OperatorError, EngineError) as error:
+    except (OperatorError, RouterError, EngineError) as error:
         for line in str(error).splitlines():
             print(f"drift: {line}", file=sys.stderr)
         return FAILED

@@ -1,4 +1,4 @@
-"""What a person sees of a node: a bar on a terminal, plain lines elsewhere, the node's own log in between."""
+"""What a person sees of processes that start: a bar each on a terminal, lines elsewhere, their logs in between."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from drift_operator.supervising import Loading
+from drift_operator.local.children import Loading
 
 
 def readable(line: str) -> str:
-    """A node's log line, one JSON object, as a person reads it; anything else as it is."""
+    """A log line, one JSON object, as a person reads it; anything else as it is."""
     try:
         fields = json.loads(line)
         time, level, event = fields.pop("time"), fields.pop("level"), fields.pop("event")
@@ -26,18 +26,20 @@ def readable(line: str) -> str:
 
 
 class StartUp:
-    """The command line as a `supervising.Audience`. Results go to stdout, everything else to stderr."""
+    """The command line as a `children.Audience`. Results go to stdout, everything else to stderr."""
 
-    def __init__(self, name: str, welcome: str) -> None:
+    def __init__(self, name: str, welcome: str, count: int = 1) -> None:
         self._name = name
+        self._count = count
         self._welcome = welcome
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._stage: str | None = None
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._stages: dict[str, str] = {}
 
     def __enter__(self) -> StartUp:
-        self._console.print(f"starting {self._name}")
+        nodes = f": {self._count} nodes" if self._count > 1 else ""
+        self._console.print(f"starting {self._name}{nodes}")
         if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -45,44 +47,56 @@ class StartUp:
                 TaskProgressColumn(),
                 TimeElapsedColumn(),
             )
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._task = self._bar.add_task("starting the node", total=None)
-            self._bar.start()
+            self._bars = Progress(*columns, console=self._console, transient=True)
+            self._bars.start()
+            if self._count == 1:  # several come with their labels
+                self._show("", Loading())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_bar()
+        self._end_bars()
 
-    def log(self, line: str) -> None:
-        line = readable(line)
-        if self._bar is not None:
+    def log(self, label: str, line: str) -> None:
+        line = _labelled(label, readable(line))
+        if self._bars is not None:
             self._console.print(line)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def loading(self, progress: Loading) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(
-                self._task,
-                description=progress.stage or "starting the node",
-                completed=progress.done,
-                total=progress.total or None,
-            )
-        elif progress.stage != self._stage:
-            print(progress.stage, file=sys.stderr, flush=True)
-        self._stage = progress.stage
+    def loading(self, label: str, progress: Loading) -> None:
+        if self._bars is not None:
+            self._show(label, progress)
+        elif progress.stage and progress.stage != self._stages.get(label):
+            print(_labelled(label, progress.stage), file=sys.stderr, flush=True)
+        self._stages[label] = progress.stage
 
     def ready(self) -> None:
-        self._end_bar()
+        self._end_bars()
         print(self._welcome, flush=True)
 
     def stopping(self) -> None:
-        self._end_bar()
+        self._end_bars()
         print("stopping: requests may finish; once more stops at once", file=sys.stderr, flush=True)
 
-    def _end_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def _show(self, label: str, progress: Loading) -> None:
+        assert self._bars is not None
+        description = _labelled(label, progress.stage or "starting")
+        if label not in self._tasks:
+            self._tasks[label] = self._bars.add_task(description, total=None)
+        self._bars.update(
+            self._tasks[label],
+            description=description,
+            completed=progress.done,
+            total=progress.total or None,
+        )
+
+    def _end_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+def _labelled(label: str, text: str) -> str:
+    return f"{label}: {text}" if label else text

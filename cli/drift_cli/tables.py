@@ -61,6 +61,15 @@ def of(result: Result) -> Group:
         facts.append(("generator's lag p99 ms", lags))
     if result.server_counts is not None:
         facts.append(("server's counters", "agree" if result.server_counts.agree else "DIFFER"))
+    if result.lever_moves:
+        moves = ", ".join(f"{count} {lever}" for lever, count in sorted(result.lever_moves.items()))
+        facts.append(("moves of levers", moves))
+    if result.nodes_least is not None and result.nodes_least != result.nodes_most:
+        facts.append(("nodes that served", f"{result.nodes_least} to {result.nodes_most}"))
+    if result.gpu_s_per_good is not None:
+        facts.append(
+            ("GPU-seconds, per good one", f"{_number(result.gpu_s)}, {_number(result.gpu_s_per_good)}")
+        )
     if result.realtime_factor is not None:
         facts.append(("times real time", _number(result.realtime_factor)))
     if result.sweep is not None:

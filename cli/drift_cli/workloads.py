@@ -21,7 +21,12 @@ class Chosen(NamedTuple):
 def add_load(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load (one of --trace and --poisson)")
     load.add_argument("--trace", type=Path, metavar="FILE", help="a recorded workload, gzipped or not")
-    load.add_argument("--format", choices=("auto", "mooncake", "azure", "agent-sessions"), default="auto")
+    load.add_argument(
+        "--format",
+        choices=("auto", "mooncake", "azure", "agent-sessions"),
+        default="auto",
+        help="of the trace; auto looks at its first line",
+    )
     load.add_argument("--rate-scale", type=float, default=1.0, metavar="R", help="2: twice as fast")
     load.add_argument(
         "--length-scale", type=float, default=1.0, metavar="L", help="0.1: a tenth of the tokens"

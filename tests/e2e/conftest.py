@@ -1,4 +1,7 @@
-"""One real node for all end-to-end tests that don't break it: a start costs seconds."""
+"""One real node for all end-to-end tests that don't break it: a start costs seconds.
+
+Nothing here is of the whole session: tests of other folders have the environment that the run began with.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import http_calls
 import real_node
 
 MAX_RUNNING = 32
 MAX_WAITING = 96
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What nodes keep for their next start does not come from, or go to, the user's own folder."""
     folder = tmp_path_factory.mktemp("cache")
@@ -28,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return real_node.write_model(tmp_path_factory.mktemp("models") / "small")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_node(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[real_node.RealNode]:
     with real_node.started(
         tmp_path_factory.mktemp("node"),
@@ -37,6 +41,10 @@ def shared_node(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         max_waiting=MAX_WAITING,
         kv_bytes=24 * 2**20,
     ) as node:
+        # The process that tries clients' schemas comes with the first of them, and stays.
+        schema = {"type": "json_schema", "json_schema": {"name": "any", "schema": {"type": "boolean"}}}
+        body = {"messages": [{"role": "user", "content": "?"}], "response_format": schema, "max_tokens": 1}
+        assert http_calls.post(node.url, "/v1/chat/completions", {"model": model.name, **body}).status == 200
         yield node
         node.signal()
         assert node.ended() == 0

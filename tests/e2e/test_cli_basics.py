@@ -21,7 +21,14 @@ def drift(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("up", "--help"), ("validate", "--help"), ("plot", "--help"), ("version",)],
+    [
+        ("--help",),
+        ("up", "--help"),
+        ("validate", "--help"),
+        ("plot", "--help"),
+        ("status", "--help"),
+        ("version",),
+    ],
     ids=" ".join,
 )
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
@@ -32,7 +39,7 @@ try:
     main({list(arguments)!r})
 except SystemExit as end:
     assert not end.code
-heavy = {{"torch", "aiohttp", "transformers", "fastapi", "numpy", "matplotlib"}} & set(sys.modules)
+heavy = {{"torch", "aiohttp", "transformers", "fastapi", "numpy", "matplotlib", "kubernetes"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -65,7 +72,8 @@ def test_help_names_every_command() -> None:
         (["upp"], "drift: unknown command 'upp'; did you mean up?"),
         (
             ["serve"],
-            "drift: unknown command 'serve'; choose from up, validate, bench, calibrate, plot, simulate, version",
+            "drift: unknown command 'serve'; choose from up, status, explain, top, router, validate, bench, "
+            "calibrate, plot, simulate, plan, version",
         ),
         (["--fast", "up"], "drift: unrecognized arguments: --fast"),
         (["up", "--port", "x"], "drift up: argument --port: 'x' is not a port between 0 and 65535"),

@@ -15,6 +15,7 @@ import pytest
 from drift_cli import main
 from drift_engine.bench import metrics, records, results
 from drift_engine.hardware import profiles, shapes
+from drift_router.snapshots import Policy
 
 TRACES = Path(__file__).parents[1] / "support" / "traces"
 MOONCAKE = str(TRACES / "mooncake_conversation_piece.jsonl")
@@ -70,6 +71,45 @@ def test_other_traces(trace: str, mode: str, tmp_path: Path) -> None:
         assert result.cached_tokens == 0
 
 
+def test_the_routers_policies_in_front_of_nodes(tmp_path: Path) -> None:
+    """Turns of sessions: who looks at caches finds them, also with rates that are misjudged."""
+    cached = {}
+    for policy in Policy:
+        out = tmp_path / f"{policy}.json"
+        more = ("--routing", policy, "--routing-error", "0.3", "--nodes", "4", "--json", str(out), "--quiet")
+        assert simulate("--trace", SESSIONS, *PROMISE, *more) == 0
+        result = results.read(out)
+        assert (result.routing, result.failed) == (policy, 0)
+        cached[policy] = result.cached_tokens or 0
+    assert min(cached[Policy.CACHE_AWARE], cached[Policy.PREFIX_HASH]) > 1.3 * cached[Policy.ROUND_ROBIN]
+
+
+def test_levers_and_a_node_that_dies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, decisions = tmp_path / "result.json", tmp_path / "decisions.jsonl"
+    options = ("--poisson", "9", "--requests", "90", "--prompt-tokens", "3000", "--output-tokens", "10")
+    levers = (
+        "--nodes",
+        "2",
+        "--levers",
+        "all",
+        "--max-nodes",
+        "3",
+        "--start-up",
+        "2",
+        "--fail-node-at",
+        "4:1",
+    )
+    more = ("--json", str(out), "--decisions", str(decisions))
+    assert simulate(*options, *PROMISE, *levers, *more) == 0
+    result = results.read(out)
+    assert (result.requests, result.failed, result.levers) == (90, 0, "all")
+    assert result.nodes_least == 1
+    assert (result.gpu_s or 0) > 0
+    assert "nodes that served" in capsys.readouterr().out
+    moved = [json.loads(line)["lever"] for line in decisions.read_text().splitlines()]
+    assert {lever: moved.count(lever) for lever in set(moved)} == result.lever_moves
+
+
 def test_the_same_options_give_the_same_result(tmp_path: Path) -> None:
     seen = []
     for name in ("one", "two"):
@@ -99,7 +139,7 @@ def test_timelines(tmp_path: Path) -> None:
         options = ("--trace", MOONCAKE, "--mode", "mux", "--slo-tbt-ms", "12", "--quiet")
         assert simulate(*options, "--timeline", str(file)) == 0
     events = json.loads(trace.read_bytes())["traceEvents"]
-    lanes = {event["args"]["name"] for event in events if event["ph"] == "M"}
+    lanes = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert "whole" in lanes
     assert {lane.partition("-")[0] for lane in lanes} == {"whole", "decode", "prefill"}
     by_lane: dict[int, list[dict[str, Any]]] = {}
@@ -160,7 +200,18 @@ def test_a_promise_that_every_rate_keeps_is_said(capsys: pytest.CaptureFixture[s
         (("--poisson", "1", "--requests", "1", *PROMISE, "--sweep", "rate"), 2, "at one instant"),
         ((*POISSON, "--nodes", "many"), 2, "argument --nodes: invalid int value: 'many'"),
         ((*POISSON, "--mode", "best"), 2, "argument --mode: invalid Mode value: 'best'"),
-        ((*POISSON, "--routing", "best"), 2, "argument --routing: invalid choice: 'best'"),
+        ((*POISSON, "--routing", "best"), 2, "argument --policy/--routing: invalid Policy value: 'best'"),
+        ((*POISSON, "--routing-error", "-1"), 2, "--routing-error: -1 is not between 0 and 2"),
+        ((*POISSON, "--levers", "some"), 2, "argument --levers: invalid Levers value: 'some'"),
+        ((*POISSON, "--levers", "split"), 2, "--levers needs a promise of both"),
+        ((*POISSON, "--max-nodes", "3"), 2, "--max-nodes needs --levers all"),
+        (
+            (*POISSON, "--fail-node-at", "x"),
+            2,
+            "argument --fail-node-at: 'x' is not of the form SECONDS or SECONDS:NODE",
+        ),
+        ((*POISSON, "--fail-node-at", "3:1"), 2, "--fail-node-at: node 1 is not among 1 nodes"),
+        ((*POISSON, "--decisions", "/nowhere/d.jsonl"), 1, "/nowhere/d.jsonl: can't be written"),
         (("--trace", "/nowhere.jsonl"), 1, "/nowhere.jsonl: can't be read"),
         ((*POISSON, "--model", "gpt-2"), 1, f"known: {', '.join(shapes.names())}"),
         ((*POISSON, "--hardware", "tpu"), 1, f"known: {', '.join(profiles.names())}"),

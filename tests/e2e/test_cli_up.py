@@ -17,12 +17,12 @@ import yaml
 
 import documents
 import processes
-from drift_operator import supervising
+from drift_operator.local import ports
 
 PROGRAM = """
 import sys
-from drift_operator import local
-local.NODE_MODULE = "stand_in_node"
+from drift_operator.local import planning
+planning.NODE_MODULE = "stand_in_node"
 from drift_cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -152,9 +152,9 @@ def test_file_with_a_problem(tmp_path: Path) -> None:
 
 def test_file_with_more_than_a_machine_can_do(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text(yaml.safe_dump(documents.minimal(replicas=3)))
+    file.write_text(yaml.safe_dump(documents.minimal(replicas=300)))
     with started("-f", str(file)) as process:
-        assert "needs the router" in rest(process).replace("need the", "needs the")
+        assert rest(process) == "drift: spec.replicas: 300 is above the maximum 16 of a local run\n"
     assert process.returncode == 1
 
 
@@ -168,7 +168,7 @@ def test_file_with_two_services(tmp_path: Path) -> None:
 def test_keys_are_asked_for_in_the_printed_call(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text(yaml.safe_dump(documents.minimal(auth={"apiKeysSecretRef": {"name": "keys"}})))
-    port = str(supervising.free_port("127.0.0.1"))
+    port = str(ports.free("127.0.0.1")[0])
     with started("-f", str(file), "--port", port, DRIFT_API_KEYS="secret") as process:
         text = read_until(process, "Ctrl-C stops it.")
     assert '-H "Authorization: Bearer $DRIFT_API_KEY"' in text

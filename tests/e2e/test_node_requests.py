@@ -60,13 +60,13 @@ BAD: dict[str, tuple[str, Any, str | None, str]] = {
         COMPLETIONS,
         {"prompt": [5] * LONGEST, "max_tokens": None},
         "prompt",
-        f"the prompt has {LONGEST} tokens, but the model's context holds {LONGEST}",
+        f"maximum context length is {LONGEST} tokens, but the prompt has {LONGEST}",
     ),
     "answer too long": (
         COMPLETIONS,
         {"prompt": [5] * (LONGEST - 1), "max_tokens": 2},
         "prompt",
-        f"holds {LONGEST} tokens, but the request needs {LONGEST + 1}",
+        f"is {LONGEST} tokens, but the request needs {LONGEST + 1}",
     ),
     "no tokens asked": (COMPLETIONS, {"max_tokens": 0}, "max_tokens", "0 is below the minimum 1"),
     "no tokens asked in a chat": (
