@@ -3,10 +3,10 @@
     python -m benchmarks.engine.planner --json benchmarks/engine/results/planner.json
 
 Sixty-four requests decode beside 32 or 1,000 that wait, of 512 tokens each, on 132 SMs with six splits; the latency
-model knows an 8B model's speeds. Two moments by mode: a decode step ended (every row has one token more, the prefix
-cache changed, a prefill may begin), and something happened while a step and a cut prefill run (nothing of the line
-changed). Also how long the line takes when it must be sorted anew. Medians and 90th percentiles: what is beyond is
-the host's other work.
+model knows an 8B model's speeds. Three moments by mode: a decode step ended (every row has one token more, the prefix
+cache changed, a prefill may begin), something happened while a step and a cut prefill run (nothing of the line
+changed), and a cut prefill ended while a step runs (another may begin). Also how long the line takes when it must be
+sorted anew. Medians and 90th percentiles: what is beyond is the host's other work.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class Scene:
                 request.computed = CONTEXT_TOKENS
         self.cache.version += 1
 
+    def wait(self) -> None:
+        """Nothing that was known of the cache holds any more."""
+        self.now_s += 0.02
+        self.cache.version += 1
+
     def decide(self, lanes: views.Lanes, working: frozenset[str]) -> None:
         rate = None
         if self.mode not in order.FIRST_COME:
@@ -120,12 +125,14 @@ def measure(mode: wire.Mode, waiting: int) -> dict[str, dict[str, float]]:
     free = views.Lanes(SMS, scene.splits, split=split)
     decode = Load.decode(RUNNING, RUNNING * CONTEXT_TOKENS)
     cut = views.Cut(Load.prefill([(2048, 0)]), scene.now_s + 1, scene.now_s + 4, split, 32, 8, 4)
-    flight = views.Flight(decode, split, scene.now_s + 1)
+    flight = views.Flight(decode, split, scene.now_s + 1, 0.08)
     busy = views.Lanes(SMS, scene.splits, flight, (cut,), split)
+    half = views.Lanes(SMS, scene.splits, flight, (), split, mode=wire.Mode.MUX)
     names = frozenset(scene.queues.running)
     found = {
         "a step ended": timed(lambda: scene.decide(free, frozenset()), scene.step),
         "a step and a prefill run": timed(lambda: scene.decide(busy, names), lambda: None),
+        "a prefill ended beside a step": timed(lambda: scene.decide(half, names), scene.wait),
     }
     if mode not in order.FIRST_COME:
         rate = scene.latency.prefill_tokens_per_s(SMS)

@@ -20,7 +20,7 @@ import psutil
 
 from drift_engine import options
 from drift_engine.options import NodeOptions
-from drift_operator import supervising
+from drift_operator.local import ports
 
 START_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=600)
@@ -40,7 +40,7 @@ class Node:
 @contextlib.contextmanager
 def node(**settings: Any) -> Iterator[Node]:
     """A node with these options on a free port, ready to answer."""
-    port = supervising.free_port("127.0.0.1")
+    port = ports.free("127.0.0.1")[0]
     arguments = options.dump(NodeOptions(port=port, log_level="warning", **settings))
     process = subprocess.Popen([sys.executable, "-m", "drift_engine.node", "--options", arguments])
     try:

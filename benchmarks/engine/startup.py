@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.engine import results
 
-from drift_operator import supervising
+from drift_operator.local import ports
 
 DEADLINE_S = 120.0
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    measured = [first_answer_s(supervising.free_port("127.0.0.1")) for _ in range(arguments.rounds)]
+    measured = [first_answer_s(ports.free("127.0.0.1")[0]) for _ in range(arguments.rounds)]
     seconds = [s for s, _ in measured]
     results.write(
         {

@@ -163,6 +163,17 @@ def _measure(task: tuple[Cell, Sequence[wire.Mode], float | None]) -> tuple[str,
     return measure(*task)
 
 
+def merged(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The later result, with what only the earlier one has; every mode says when and of which commit it is."""
+    cells: dict[str, Any] = {}
+    for result in (earlier, later):
+        stamp = {name: result["machine"][name] for name in ("date", "commit")}
+        for name, cell in result["cells"].items():
+            known = cells.setdefault(name, {**cell, "modes": {}})["modes"]
+            known |= {mode: {**stamp, **found} for mode, found in cell["modes"].items()}
+    return {**later, "cells": cells}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -175,6 +186,7 @@ def main() -> None:
     parser.add_argument(
         "--loads", type=Path, metavar="RESULT.json", help="equal loads of an earlier result, without `fused`"
     )
+    parser.add_argument("--into", type=Path, metavar="RESULT.json", help="an earlier result to complete")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -190,16 +202,16 @@ def main() -> None:
         for trace in arguments.only.split(",")
         for tbt_ms in arguments.tbt.split(",")
     ]
-    results.write(
-        {
-            "benchmark": "simulation/modes",
-            "machine": machine.describe(),
-            "attainment": ATTAINMENT,
-            "ttft_ms": TTFT_MS,
-            "cells": run(cells, modes, loads, arguments.processes),
-        },
-        arguments.json,
-    )
+    found = {
+        "benchmark": "simulation/modes",
+        "machine": machine.describe(),
+        "attainment": ATTAINMENT,
+        "ttft_ms": TTFT_MS,
+        "cells": run(cells, modes, loads, arguments.processes),
+    }
+    if arguments.into is not None:
+        found = merged(json.loads(arguments.into.read_text()), found)
+    results.write(found, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+"""How much of their cache recorded sessions meet on several real nodes, against one node with all of it.
+
+    python -m benchmarks.router.sessions --trace FILE --json benchmarks/router/results/sessions.json
+
+`drift up` with drift-tiny on this machine's cores, once with one node and once with three that share the same memory
+between them, and `drift bench` with the recorded agents' sessions against each. A turn begins with the turns before
+it, and all sessions with the same instructions. What counts is the share of the prompts' tokens that was cached:
+nodes, router and load share the cores, and so do times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.engine import results
+
+DRIFT = (sys.executable, "-u", "-m", "drift_cli")
+NODES = (1, 3)
+KV_TOKENS = 196_608
+"""Of all nodes together, at length scale 1: nearly twice what the eight sessions' last prompts have, 101,000."""
+
+KV_BYTES_PER_TOKEN = 5120
+"""Of drift-tiny in float32: keys and values of 5 layers with 2 heads of 64."""
+
+READY_S = 120.0
+STOP_S = 60.0
+TARGET = 0.95
+
+SERVICE = """\
+apiVersion: drift.ai/v1alpha1
+kind: DriftService
+metadata:
+  name: sessions
+spec:
+  model: {{uri: "embedded://drift-tiny", name: drift-tiny}}
+  engine: {{device: cpu, args: ["--kv-bytes={kv_bytes}"]}}
+  replicas: {nodes}
+"""
+
+
+@contextlib.contextmanager
+def service(folder: Path, nodes: int, kv_tokens: int) -> Iterator[str]:
+    """The URL of `drift up` with so many nodes."""
+    file = folder / f"{nodes}.yaml"
+    file.write_text(SERVICE.format(nodes=nodes, kv_bytes=kv_tokens * KV_BYTES_PER_TOKEN // nodes))
+    said = folder / f"{nodes}.log"
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [*DRIFT, "up", "-f", str(file), "--port", "0", "--log-level", "warning"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield ready(process, said)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def ready(process: subprocess.Popen[bytes], said: Path) -> str:
+    deadline_s = time.monotonic() + READY_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if found := re.search(r"is ready at (\S+)\n", said.read_text()):
+            return found[1]
+        time.sleep(0.2)
+    raise SystemExit(f"drift up is not ready within {READY_S:g} s:\n{said.read_text()}")
+
+
+def measured(folder: Path, url: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    file = folder / "result.json"
+    subprocess.run(
+        [
+            *(*DRIFT, "bench", "--url", url, "--trace", str(arguments.trace)),
+            *("--length-scale", str(arguments.length_scale), "--rate-scale", str(arguments.rate_scale)),
+            *("--timeout-s", "600", "--json", str(file)),
+        ],
+        stdout=sys.stderr,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(file.read_text())
+    kept = (
+        *("mode", "requests", "failed", "clipped_prompts", "duration_s", "prompt_tokens", "cached_tokens"),
+        *("cached_share", "output_tokens", "ttft_ms", "tbt_ms"),
+    )
+    return {name: found[name] for name in kept}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trace", type=Path, required=True, help="recorded agent sessions")
+    parser.add_argument("--length-scale", type=float, default=0.5)
+    parser.add_argument("--rate-scale", type=float, default=5.0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    described = machine.describe()
+    kv_tokens = round(KV_TOKENS * arguments.length_scale)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as made:
+        for nodes in NODES:
+            with service(Path(made), nodes, kv_tokens) as url:
+                found[str(nodes)] = measured(Path(made), url, arguments)
+    one, several = (found[str(nodes)]["cached_share"] for nodes in NODES)
+    results.write(
+        {
+            "benchmark": "router/sessions",
+            "machine": described,
+            "load_average_1m_after": round(os.getloadavg()[0], 2),
+            "trace": arguments.trace.name,
+            "length_scale": arguments.length_scale,
+            "rate_scale": arguments.rate_scale,
+            "kv_tokens_of_all_nodes": kv_tokens,
+            "nodes": found,
+            "share_of_one_cache": round(several / one, 4),
+            "target": {"share_of_one_cache_at_least": TARGET, "met": several >= TARGET * one},
+        },
+        arguments.json,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
