@@ -17,7 +17,7 @@ import pytest
 from drift_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-SOURCE_ROOTS = ("", "cli", "operator", "engine", "kernels", "models")
+SOURCE_ROOTS = ("", "cli", "operator", "router", "engine", "kernels", "models")
 OURS = {
     path.name for path in ROOT.iterdir() if path.is_dir() and (path.name == ".ci" or path.name[0] != ".")
 } | {path.name for root in SOURCE_ROOTS[1:] for path in (ROOT / root).iterdir()}

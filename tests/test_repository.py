@@ -17,8 +17,15 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINNED = ["run", "dev", "tools"]
-RUN_EXTRAS = ["engine", "gpu", "plot", "router", "operator"]
+
+EXTRAS = {
+    "run": ["engine", "gpu", "plot", "router", "tracing"],
+    "engine": ["engine", "gpu", "tracing"],
+    "router": ["router", "tracing"],
+    "operator": ["operator"],
+    "dev": list(PROJECT["optional-dependencies"]),
+}
+"""Of each file of pins, those that it has."""
 
 
 def pins(name: str) -> dict[str, set[Version]]:
@@ -56,7 +63,7 @@ def text_files() -> Iterator[Path]:
 # requirements -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PINNED)
+@pytest.mark.parametrize("name", [*EXTRAS, "tools", "clients", "routers"])
 def test_every_requirement_has_hashes(name: str) -> None:
     blocks = re.split(r"\n(?=[a-z0-9])", requirements(name).partition("\n#    make requirements\n")[2])
     assert blocks
@@ -74,22 +81,20 @@ def test_no_file_names_where_packages_come_from(path: str) -> None:
         assert not re.search(r"--(extra-)?index|--find-links", text), file
 
 
-@pytest.mark.parametrize(
-    ("name", "extras"), [("run", RUN_EXTRAS), ("dev", list(PROJECT["optional-dependencies"]))]
-)
-def test_pins_satisfy_the_project(name: str, extras: list[str]) -> None:
+@pytest.mark.parametrize("name", EXTRAS)
+def test_pins_satisfy_the_project(name: str) -> None:
     """Fails when pyproject.toml was changed without `make requirements`."""
     pinned = pins(name)
-    for wish in wishes(extras):
+    for wish in wishes(EXTRAS[name]):
         versions = pinned.get(canonicalize_name(wish.name))
         assert versions, f"requirements/{name}.txt lacks {wish.name}: run `make requirements`"
         assert all(version in wish.specifier for version in versions), f"{wish}: pinned {versions}"
 
 
-def test_run_and_dev_agree() -> None:
+def test_all_pins_agree() -> None:
     """Otherwise `make run` after `make test` would reinstall."""
     dev = pins("dev")
-    for name in ("run", "tools"):
+    for name in ("run", "engine", "router", "operator", "tools"):
         shared = {package: versions for package, versions in pins(name).items() if package in dev}
         assert shared == {package: dev[package] for package in shared}
 
@@ -121,7 +126,7 @@ def test_help_is_the_default_and_lists_every_target() -> None:
     assert shown.returncode == 0, shown.stderr
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert phony
-    assert set(re.findall(r"^  make (\w+)", shown.stdout, re.M)) == set(phony.group(1).split())
+    assert set(re.findall(r"^  make ([\w-]+)", shown.stdout, re.M)) == set(phony.group(1).split())
 
 
 @pytest.mark.parametrize("interpreter", ["no-such-python", "false"])

@@ -111,6 +111,9 @@ class ApiNode:
     def step(self, message: wire.Step, at_s: float) -> None:
         self.context.metrics.step(message.stats)
 
+    def costs(self, message: wire.Costs) -> None:
+        self.context.metrics.costs = message
+
     def kv_events(self, message: wire.KvEvents) -> None:
         self.context.kv_log.add(message)
 
@@ -151,6 +154,8 @@ class ApiNode:
         self.context.link.abort("the test is over")
         for server in servers:
             await server.stop()
+        if self.context.model is not None:
+            await self.context.model.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

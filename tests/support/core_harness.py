@@ -129,10 +129,20 @@ class Harness:
         arrival_s: float = 0.0,
         priority: int = 0,
         salt: str = "",
+        drawn: list[int] | None = None,
     ) -> None:
+        """`drawn` are tokens of its answer that it has already."""
         self.answers[request_id] = Answer()
         self.mailbox.inbox.append(
-            wire.Submit(request_id, token_ids, sampling, arrival_s, priority=priority, salt=salt)
+            wire.Submit(
+                request_id,
+                token_ids,
+                sampling,
+                arrival_s,
+                priority=priority,
+                salt=salt,
+                drawn_token_ids=drawn or [],
+            )
         )
 
     def cancel(self, request_id: str) -> None:

@@ -77,7 +77,8 @@ STATUS: Document = {
             "node": "chat-7f9c-abcde",
             "from": "40",
             "to": "48",
-            "reason": "TBT headroom below 10 %",
+            "reason": "DecodeLate",
+            "message": "TBT misses its target",
         }
     ],
 }

@@ -132,7 +132,7 @@ class FakeCore:
                 if self.stopped:
                     break
                 if self.running:
-                    await self._step()
+                    await self.step()
                     await asyncio.sleep(0)
                 else:
                     self._messages.clear()
@@ -179,11 +179,12 @@ class FakeCore:
     def _submit(self, message: wire.Submit) -> None:
         self.submitted.append(message)
         script = self.reply(message) if self.reply is not None else Script(self.text(ANSWER))
-        self.running[message.request_id] = Running(message, script)
+        self.running[message.request_id] = Running(message, script, len(message.drawn_token_ids))
         self.counts.prompt += len(message.token_ids)
         self.counts.cached += script.cached_tokens
 
-    async def _step(self) -> None:
+    async def step(self) -> None:
+        """One, whether or not it is flowing."""
         self.counts.steps += 1
         outputs = [self._advance(running) for running in list(self.running.values())]
         for output in outputs:
@@ -199,13 +200,13 @@ class FakeCore:
         whole = [*script.token_ids, EOS]
         new = whole[running.sent : running.sent + script.per_step]
         new = new[: sampling.max_tokens - running.sent]
-        first = running.sent == 0
+        first = running.sent == len(running.submit.drawn_token_ids)
         running.sent += len(new)
         finish = error = stop_token = None
         if script.error_after is not None and running.sent >= script.error_after:
             finish, error, new = wire.FinishReason.ABORTED, "the page store is damaged", []
         elif running.sent >= len(whole) or any(i in sampling.stop_token_ids for i in new):
-            finish, stop_token = wire.FinishReason.STOP, new[-1]
+            finish, stop_token = wire.FinishReason.STOP, new[-1] if new else None
         elif running.sent >= sampling.max_tokens:
             finish = wire.FinishReason.LENGTH
         logprobs = None

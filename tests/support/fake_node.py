@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from drift_engine import options
+from drift_engine import logs, options
 from drift_engine.errors import OptionsError
-from drift_engine.node import logs, process
+from drift_engine.node import process
 from drift_engine.options import NodeOptions
 
 CORE = Path(__file__).with_name("fake_core.py")

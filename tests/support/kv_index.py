@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from drift_engine import wire
-from drift_engine.cache import hashing
+from drift_engine import hashing, wire
 
 
 def names(token_ids: list[int], salt: str, page_tokens: int) -> list[int]:

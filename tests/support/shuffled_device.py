@@ -178,6 +178,9 @@ class Erratic:
     def prefill_tokens_per_s(self, sms: int, chunk_tokens: int = 512) -> float:
         return 1.0
 
+    def split_cost(self, decode_sms: int, prefill_sms: int) -> wire.SplitCost | None:
+        return None
+
     def errors(self) -> Errors:
         return Errors(0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
 

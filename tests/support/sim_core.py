@@ -23,6 +23,7 @@ from drift_engine.devices.sim_tokens import PagedTokens
 from drift_engine.latency.accuracy import Errors
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling.predictions import Learned
+from drift_engine.simulation.nodes import NodeSpec
 
 SMS = 8
 SPLITS = tuple(wire.Split(count, SMS - count) for count in (2, 4, 6))
@@ -75,6 +76,9 @@ class Knowing:
     def prefill_tokens_per_s(self, sms: int, chunk_tokens: int = 512) -> float:
         return chunk_tokens / self.pass_s(Load.prefill([(chunk_tokens, 0)]), sms)
 
+    def split_cost(self, decode_sms: int, prefill_sms: int) -> wire.SplitCost | None:
+        return None
+
     def errors(self) -> Errors:
         return Errors(0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
 
@@ -86,6 +90,7 @@ class Asked:
     output_tokens: int
     at_s: float = 0.0
     cancelled_s: float | None = None
+    drawn_token_ids: Sequence[int] = ()
 
 
 @dataclass
@@ -103,7 +108,13 @@ class Arriving:
         self._clock = clock
         self._line: list[tuple[float, int, wire.ToCore]] = []
         for index, asked in enumerate(requests):
-            submit = wire.Submit(asked.request_id, asked.token_ids, greedy(asked.output_tokens), asked.at_s)
+            submit = wire.Submit(
+                asked.request_id,
+                asked.token_ids,
+                greedy(asked.output_tokens),
+                asked.at_s,
+                drawn_token_ids=list(asked.drawn_token_ids),
+            )
             self._line.append((asked.at_s, index, submit))
             if asked.cancelled_s is not None:
                 self._line.append((asked.cancelled_s, len(requests) + index, wire.Cancel(asked.request_id)))
@@ -168,6 +179,7 @@ class SimCore:
         self.answers = {asked.request_id: Answer() for asked in requests}
         self._cancelled = {asked.request_id for asked in requests if asked.cancelled_s is not None}
         self.stats: wire.Stats | None = None
+        self.costs: list[tuple[float, wire.Costs]] = []  # as told, and when
         self._channel = Arriving(clock, requests)
         self.core = Core(
             self.device,
@@ -195,15 +207,18 @@ class SimCore:
                 self.core.step()  # an idle core checks its books
                 return self.answers
             self.core.step()
-            self._take()
+            self.take()
         raise AssertionError(f"requests did not finish within {max_steps} steps: {self.answers}")
 
     def _over(self) -> bool:
         """A cancelled request has no end."""
         return all(self.answers[name].finish is not None for name in self.answers.keys() - self._cancelled)
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """What the core said since the last time."""
         for message in self._channel.sent:
+            if isinstance(message, wire.Costs):
+                self.costs.append((self.device.clock.now_s(), message))
             if isinstance(message, wire.Step):
                 self.stats = message.stats
                 for output in message.outputs:
@@ -250,3 +265,20 @@ def alone(token_ids: Sequence[int], steps: int, page_tokens: int = 4) -> list[in
 
 def ids(drawn: Sequence[Drawn]) -> list[int]:
     return [one.token_id for one in drawn]
+
+
+TIMING = HandMade()
+SPEC = NodeSpec(
+    timing=TIMING,
+    sms=SMS,
+    splits=SPLITS,
+    layers=LAYERS,
+    pairs_share=0.0,
+    kv_tokens=32_768,
+    max_model_len_tokens=2048,
+    mode=wire.Mode.FUSED,
+    targets=wire.Targets(1000.0, 0.0, 20.0),
+    max_running=32,
+    overhead_s=0.0,
+)
+"""A small simulated node."""

@@ -113,10 +113,13 @@ class StandInApi:
         *,
         owned_by: str = "drift",
         tokenize: bool = True,
+        mode: str | None = None,
         context_tokens: int = CONTEXT_TOKENS,
     ) -> None:
+        """`mode`: told with the model, as through a router, which has no metrics for its clients."""
         self._script = script
         self._owned_by = owned_by
+        self._mode = mode
         self._context_tokens = context_tokens
         self.received: list[Stream] = []
         self.tokenize_questions = 0
@@ -124,7 +127,8 @@ class StandInApi:
         self.url = ""
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/metrics", self._metrics)
+        if mode is None:
+            app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_post("/v1/chat/completions", self._complete)
         if tokenize:
@@ -147,7 +151,13 @@ class StandInApi:
         self.generation_total += output_tokens
 
     async def _models(self, _: web.Request) -> web.Response:
-        model = {"id": "stand-in", "owned_by": self._owned_by, "max_model_len": self._context_tokens}
+        model: dict[str, Any] = {
+            "id": "stand-in",
+            "owned_by": self._owned_by,
+            "max_model_len": self._context_tokens,
+        }
+        if self._mode is not None:
+            model["mode"] = self._mode
         return web.json_response({"object": "list", "data": [model]})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
