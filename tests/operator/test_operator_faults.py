@@ -235,3 +235,21 @@ def test_whatever_happens_it_comes_to_the_same_objects_and_takes_no_work_away(
             assert list(cluster.api.since(version)) == [], "written at rest"
 
     virtual_time.run(scenario())
+
+
+def test_a_look_that_fails_is_no_news_and_silence_is() -> None:
+    pods = 4
+
+    async def scenario() -> None:
+        async with model_cluster.running() as cluster:
+            cluster.apply(LAST)
+            await cluster.wait(60)
+            version = cluster.api.version
+            silent(pods + 1)(cluster)
+            await cluster.wait(QUIET_S)
+            assert list(cluster.api.since(version)) == [], "written for one answer that did not come"
+            silent(1000)(cluster)
+            await cluster.wait(20)
+            assert condition(cluster.status(), "RouterReady") == "False"
+
+    virtual_time.run(scenario())
