@@ -222,11 +222,7 @@ def main() -> None:
             "benchmark": "simulation/dynamo_peer",
             "machine": stamp,
             "peer": "ai-dynamo 1.6.1",
-            "slo": {
-                "ttft_ms": headline.SLO.ttft_ms,
-                "per_token_ms": headline.SLO.ttft_per_token_ms,
-                "tbt_ms": headline.SLO.tbt_ms,
-            },
+            "slo": headline.PROMISE,
             "requests": arguments.requests,
             "cells": cells,
         },

@@ -21,14 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from drift_engine.api import callers, errors, request_traces
 from drift_engine.api.admission import Ticket
 from drift_engine.api.context import Context
+from drift_engine.tracing.spans import OPERATIONS
 
 log = logging.getLogger("drift_engine.requests")
 
 BODY_TIMEOUT_S = 60.0
 """From the headers to the end of the body; the largest body in this time needs about 1 Mbit/s."""
 
-_GENERATING = frozenset({"/v1/completions", "/v1/chat/completions"})
-_WITH_BODY = _GENERATING | {"/tokenize", "/detokenize"}
+_WITH_BODY = OPERATIONS.keys() | {"/tokenize", "/detokenize"}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -66,7 +66,7 @@ class Gate:
             if (trace := scope.get("state", {}).get("trace")) is not None:
                 trace.end(status, time.monotonic())
             # a load generator counts the tokens of thousands of texts: those lines are for debugging
-            level = logging.INFO if scope["path"] in _GENERATING else logging.DEBUG
+            level = logging.INFO if scope["path"] in OPERATIONS else logging.DEBUG
             if log.isEnabledFor(level) and scope["path"] in _WITH_BODY:
                 log.log(
                     level,
@@ -104,7 +104,7 @@ class Gate:
             self._context.metrics.rejected("full")
             raise
         trace = None
-        if (recorder := self._context.recorder) is not None and path in _GENERATING:
+        if (recorder := self._context.recorder) is not None and path in OPERATIONS:
             trace = request_traces.begin(recorder, path, self._context.name, scope["headers"], start_s)
         caller = callers.of(ticket, start_s, key_digest, headers, trusted=trusted, trace=trace)
         scope.setdefault("state", {}).update(caller=caller, trace=trace)

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from drift_engine import wire
-from drift_engine.tracing.spans import Attributes, Event, Span
+from drift_engine.tracing.spans import OPERATIONS, Attributes, Event, Span
 
 if TYPE_CHECKING:
     from drift_engine.tracing.recording import Headers, OpenSpan, Recorder
-
-OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
-"""By path, as the semantic conventions for generative AI call them."""
 
 MOST_CHOICES = 8
 """Of one HTTP request that are told one by one: 128 of them would be thousands of spans."""

@@ -9,6 +9,9 @@ import msgspec
 
 Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
 
+OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
+"""The paths that generate, and what each does in the words of OpenTelemetry's conventions for generative AI."""
+
 
 class Outcome(enum.StrEnum):
     """What became of a span."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drift_engine.tracing.spans import Attributes, Event
+from drift_engine.tracing.spans import OPERATIONS, Attributes, Event
 from drift_router.dataplane.prompts import Prompt
 from drift_router.dataplane.requests import Headers, Request
 from drift_router.dataplane.upstreams import Loss
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from drift_engine.tracing.recording import OpenSpan, Recorder
 
 CONTEXT = frozenset({b"traceparent", b"tracestate"})
-
-OPERATIONS = {b"/v1/chat/completions": "chat", b"/v1/completions": "text_completion"}
-"""By path, as the semantic conventions for generative AI call them: every path of `prompts.GENERATING`."""
 
 MODEL_CHARACTERS = 256
 """Of the name that a client gives; longer ones are no model's."""
@@ -45,8 +42,7 @@ class Trail:
     )
 
     def __init__(self, recorder: Recorder, request: Request, prompt: Prompt, arrival_s: float) -> None:
-        path = request.path
-        route = path.decode("latin-1")
+        route = request.path.decode("latin-1")
         self._name = f"POST {route}"
         self._span = recorder.serve(
             self._name,
@@ -55,7 +51,7 @@ class Trail:
             {
                 "http.request.method": "POST",
                 "http.route": route,
-                "gen_ai.operation.name": OPERATIONS[path],
+                "gen_ai.operation.name": OPERATIONS[route],
                 "gen_ai.request.model": prompt.model[:MODEL_CHARACTERS],
                 "gen_ai.request.stream": prompt.streamed,
             },
