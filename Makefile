@@ -24,8 +24,9 @@ setup: $(VENV)/.dev ## Create .venv with everything that run, test and check nee
 run: $(VENV)/.run ## Serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	exec $(BIN)/drift up $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests, in as many processes as WORKERS says
+test: $(VENV)/.dev ## Run the tests, in as many processes as WORKERS says, and at last those that must be alone
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not alone' $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m pytest -m alone)
 
 test-cluster: $(VENV)/.dev ## Run the tests that need a Kubernetes, which they make (as root)
 	$(BIN)/python -m pytest -m 'not alone' tests/cluster $(ARGS)
