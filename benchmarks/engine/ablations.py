@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from benchmarks import machine, workloads
 from benchmarks.engine import goodput, results, shapes
-from benchmarks.simulation.ablations import VARIANTS
+from benchmarks.engine.pace import Pace
+from benchmarks.simulation.ablations import VARIANTS, Variant
 
 from drift_engine import wire
+from drift_engine.bench.traces import Arrival
 from drift_engine.options import SloOptions
 
 SLO = SloOptions(ttft_ms=1500, ttft_per_token_ms=2.0, tbt_ms=80.0)
@@ -33,19 +35,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    pace = Pace()
     cells: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         model = shapes.write(Path(folder), shapes.build(shapes.LLAMA_120M))
         gc.collect()
         for kind in (workloads.long_prompts, workloads.chats):
             rate_rps = goodput.OFFERED_RPS[kind.__name__, SLO.tbt_ms]
-            arrivals = goodput.of_kind(kind, rate_rps, arguments.seconds)
+            arrivals = goodput.of_kind(kind, rate_rps, arguments.seconds, seed=goodput.SEED)
             found: dict[str, Any] = {}
             for name, variant in VARIANTS.items():
-                with variant():
-                    found[name] = goodput.outcome(
-                        model, wire.Mode.MUX, SLO, arrivals, rate_rps, arguments.seconds
-                    )
+
+                def run(variant: Variant = variant, arrivals: list[Arrival] = arrivals) -> dict[str, Any]:
+                    with variant():
+                        return goodput.outcome(model, wire.Mode.MUX, SLO, arrivals, arguments.seconds)
+
+                told, paces = pace.run(run)
+                found[name] = told | {"machine_pace": paces}
                 print(kind.__name__, name, found[name], flush=True)
             cells[kind.__name__] = {"requests": len(arrivals), "rate_rps": rate_rps, "variants": found}
     results.write(
