@@ -7,6 +7,7 @@ be deleted while no operator runs, and its objects go with it (docs/adr/0011).
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 from collections.abc import Callable
@@ -26,6 +27,9 @@ SERVER_S = 240
 CONNECT_S, CALL_S = 10.0, 30.0
 
 AGAIN_S = 2.0
+STOP_S = 5.0
+"""For kopf to end its tasks: no call of ours waits on them."""
+
 ATTEMPTS, SOON_S = 5, 1.0
 """What fails at once five times in a row goes on doing so, as without rights; that the operator ends is seen."""
 
@@ -49,7 +53,7 @@ def settings(namespaces: tuple[str, ...]) -> kopf.OperatorSettings:
     made.networking.connect_timeout = CONNECT_S
     made.networking.enforce_retry_after = True
     made.queueing.worker_limit = 16
-    made.process.ultimate_exiting_timeout = 20.0
+    made.process.ultimate_exiting_timeout = None  # when kopf ends, the process need not
     return made
 
 
@@ -68,7 +72,7 @@ def registry(see: See) -> kopf.OperatorRegistry:
 
 
 async def run(see: See, namespaces: tuple[str, ...], stop: asyncio.Event) -> None:
-    """Until `stop` is set, or the process is asked to end.
+    """Until `stop` is set. `see` is called in the caller's event loop, and no more once this has returned.
 
     An answer that kopf takes for the end of everything, such as a watch that is refused with 410, is one more reason
     to list anew. Raises it where that helps nothing.
@@ -77,14 +81,7 @@ async def run(see: See, namespaces: tuple[str, ...], stop: asyncio.Event) -> Non
     while True:
         start_s = loop.time()
         try:
-            await kopf.operator(
-                registry=registry(see),
-                settings=settings(namespaces),
-                standalone=True,
-                clusterwide=not namespaces,
-                namespaces=namespaces,
-                stop_flag=stop,
-            )
+            await _watched(see, namespaces, stop)
             return
         except Exception as error:
             in_a_row = in_a_row + 1 if loop.time() - start_s < SOON_S else 0
@@ -95,3 +92,45 @@ async def run(see: See, namespaces: tuple[str, ...], stop: asyncio.Event) -> Non
             async with asyncio.timeout(AGAIN_S):
                 await stop.wait()
                 return
+
+
+async def _watched(see: See, namespaces: tuple[str, ...], stop: asyncio.Event) -> None:
+    """kopf works in a thread with an event loop of its own: when it ends, in whatever way, it cancels all tasks of
+    the loop that were begun after it, and ours would be among them.
+    """
+    here, flag, heard = asyncio.get_running_loop(), asyncio.Event(), True
+    begun: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+
+    def tell(body: dict[str, Any], deleted: bool) -> None:
+        if heard:
+            see(body, deleted)
+
+    def pass_on(body: dict[str, Any], deleted: bool) -> None:
+        here.call_soon_threadsafe(tell, body, deleted)
+
+    async def watch() -> None:
+        begun.set_result(asyncio.get_running_loop())
+        await kopf.operator(
+            registry=registry(pass_on),
+            settings=settings(namespaces),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=flag,
+        )
+
+    def halt(begun: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
+        with contextlib.suppress(RuntimeError):  # it ended by itself
+            begun.result().call_soon_threadsafe(flag.set)
+
+    watching = asyncio.create_task(asyncio.to_thread(asyncio.run, watch()))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        heard = False
+        stopping.cancel()
+        begun.add_done_callback(halt)
+        await asyncio.wait({watching}, timeout=STOP_S)
+    if watching.done():
+        watching.result()

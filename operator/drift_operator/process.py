@@ -46,9 +46,11 @@ STOP_S = 5.0
 LIST_S = 60.0
 """For the first list of every kind."""
 
+WAITING = "waiting for the Lease"
+
 
 class Operator:
-    """Lives in one event loop. `run` returns when it was asked to stop or lost the Lease."""
+    """Lives in one event loop. `run` returns when it was asked to stop; who loses the Lease waits for it again."""
 
     def __init__(self, options: OperatorOptions) -> None:
         self.port = 0
@@ -58,7 +60,7 @@ class Operator:
         self._metrics = Metrics(self, options.cluster_name)
         self._keepers: Keepers | None = None
         self._optional: frozenset[Kind] = frozenset()
-        self._standing = "waiting for the Lease"
+        self._standing = WAITING
         self._console = console.setting(os.environ, options.console_hosts)
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
@@ -88,10 +90,8 @@ class Operator:
             await web.TCPSite(door, self._options.host, self._options.port).start()
             self.port = int(door.addresses[0][1])
             log.info("listening", extra={"port": self.port})
-            options = self._options
-            await leader.hide(api, options)
-            gate = Lease(api, options.own_namespace, options.lease, options.identity)
-            leading = asyncio.create_task(gate.lead(lambda: self._lead(api)))
+            await leader.hide(api, self._options)
+            leading = asyncio.create_task(self._compete(api))
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             for task in (leading, stopping):
@@ -119,7 +119,14 @@ class Operator:
     @property
     def _ready(self) -> bool:
         """One that waits for the Lease is ready, too: to take over."""
-        return self._standing in ("", "waiting for the Lease")
+        return self._standing in ("", WAITING)
+
+    async def _compete(self, api: Api) -> None:
+        """For the Lease, as often as it is lost. Returns when the work with it has ended."""
+        options = self._options
+        gate = Lease(api, options.own_namespace, options.lease, options.identity)
+        while not await gate.lead(lambda: self._lead(api)):
+            self._standing = WAITING
 
     async def _lead(self, api: Api) -> None:
         """With the Lease, until it is cancelled."""
@@ -164,6 +171,9 @@ class Operator:
                 task.add_done_callback(self._ended)
             self._standing = ""
             logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event that it saw
+            logging.getLogger("kopf._core.reactor.running").setLevel(
+                logging.ERROR
+            )  # signals are ours to hear
             extra.append(asyncio.create_task(leader.show(api, options)))
             log.info("leading", extra={"identity": options.identity})
             await handlers.run(
@@ -179,6 +189,8 @@ class Operator:
             if keepers is not None:
                 await keepers.close()
             await watching.close()
+            for kind in (kinds.POD, *kinds.OWNED, *self._optional):
+                self._pulse.forget(kind.plural)
             await recorder.close()
             await channel.close()
 

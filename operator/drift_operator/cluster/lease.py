@@ -35,15 +35,15 @@ class Lease:
         self._seen: tuple[str, float] = ("", 0.0)
         """The Lease's version, and since when it has it."""
 
-    async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Waits for the Lease and works. Returns when the work ended, or was cancelled because the Lease was lost."""
+    async def lead(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Waits for the Lease and works. False: the Lease was lost, and the work was cancelled; True: it ended."""
         while not await self._tried():  # noqa: ASYNC110 - the API server tells nobody
             await asyncio.sleep(RETRY_S)
         working = asyncio.ensure_future(work())
         renewing = asyncio.create_task(self._renew(), name="lease")
         try:
             await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+            if not (ended := working.done()):
                 log.warning("the lease was lost", extra={"lease": f"{self._namespace}/{self._name}"})
         finally:
             working.cancel()
@@ -52,6 +52,7 @@ class Lease:
             await self._release()
         if isinstance(outcome, Exception):
             raise outcome
+        return ended
 
     async def _renew(self) -> None:
         """Returns when the Lease could not be renewed in time."""
