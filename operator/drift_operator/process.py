@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import time
+from typing import Any
 
 from aiohttp import web
 
@@ -170,24 +171,24 @@ class Operator:
             for task in extra:
                 task.add_done_callback(self._ended)
             self._standing = ""
-            logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event that it saw
-            logging.getLogger("kopf._core.reactor.running").setLevel(
-                logging.ERROR
-            )  # signals are ours to hear
+            # kopf tells of every event that it saw, and warns that signals are not its to hear
+            logging.getLogger("kopf").setLevel(logging.WARNING)
+            logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
             extra.append(asyncio.create_task(leader.show(api, options)))
             log.info("leading", extra={"identity": options.identity})
-            await handlers.run(
-                lambda body, deleted: keepers.see(body, deleted=deleted), options.namespaces, self._stop
-            )
+            services = asyncio.create_task(handlers.run(self._see, options.namespaces, self._stop))
+            extra.append(services)
+            await asyncio.wait({services})
+            services.result()
         finally:
             self._standing = "stopping"
+            self._keepers = None
+            if keepers is not None:  # before all that takes time: without the Lease nobody may act
+                await keepers.close()
             for task in extra:
                 task.cancel()
             await asyncio.gather(*extra, return_exceptions=True)
             await leader.hide(api, options)
-            self._keepers = None
-            if keepers is not None:
-                await keepers.close()
             await watching.close()
             for kind in (kinds.POD, *kinds.OWNED, *self._optional):
                 self._pulse.forget(kind.plural)
@@ -200,6 +201,10 @@ class Operator:
             log.error("the operator ends: %s", error)
             self._failure = error
             self._stop.set()
+
+    def _see(self, body: dict[str, Any], deleted: bool) -> None:
+        if self._keepers is not None:
+            self._keepers.see(body, deleted=deleted)
 
     def _changed(self, service: Service) -> None:
         if self._keepers is not None:
