@@ -137,6 +137,28 @@ def test_one_that_was_replaced_goes_on_with_numbers_that_nodes_take(scene: Scene
     scene.until(lambda status: condition(status, "SplitConverged") == "True")
 
 
+def test_one_that_hung_lets_another_go_on_and_takes_over_from_it(
+    scene: Scene, bed: Bed, kubeconfig: Path, tmp_path: Path
+) -> None:
+    first = bed.operator
+    scene.apply()
+    scene.until_ready(nodes=1)
+    first.pause()
+    with operator_process.operator(kubeconfig, tmp_path, identity="second") as second:
+        scene.scale(2)
+        scene.until_ready(nodes=2)
+        assert "taking over the lease" in second.log
+        first.go_on()
+        operator_bed.eventually(lambda: "the lease was lost" in first.log)
+        first.until_ready()  # to take over
+        scene.scale(3)
+        scene.until_ready(nodes=3)
+        assert second.stop() == 0
+    scene.scale(1)
+    scene.until_ready(nodes=1)
+    assert first.running
+
+
 # the way to the API server
 
 
