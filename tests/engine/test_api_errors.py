@@ -34,7 +34,7 @@ def node() -> Iterator[api_node.ApiNode]:
     with api_node.node() as running:
         yield running
         # nothing that was refused has left anything behind
-        assert running.context.admission.answering == 0
+        assert running.call(lambda: running.context.admission.idle(10))
         assert running.context.link.open_requests == 0
 
 

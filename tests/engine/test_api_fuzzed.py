@@ -26,7 +26,7 @@ def node() -> Iterator[api_node.ApiNode]:
         # after all of it, it serves
         body = {"model": api_node.MODEL, "prompt": "hi"}
         assert http_calls.post(running.url, "/v1/completions", body).status == 200
-        assert running.context.admission.answering == 0
+        assert running.call(lambda: running.context.admission.idle(10))
 
 
 @pytest.mark.parametrize("route", schema_fuzzing.operations(PUBLIC), ids=" ".join)
