@@ -139,7 +139,7 @@ def test_what_the_lanes_did_and_what_was_learned_is_left_behind(tmp_path: Path, 
     timeline = tmp_path / "lanes.json"
     started = Up("--timeline", str(timeline))
     try:
-        body = {"model": "drift-tiny", "prompt": "What is Drift?", "max_tokens": 5}
+        body = {"model": "drift-tiny", "prompt": "What is Drift?", "max_tokens": 5, "ignore_eos": True}
         assert http_calls.post(started.url, "/v1/completions", body).status == 200
         started.process.send_signal(signal.SIGINT)
         started.rest()
