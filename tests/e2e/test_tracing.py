@@ -155,7 +155,12 @@ def test_several_answers_are_told_apart(
 def test_nothing_of_what_is_asked_or_answered_is_in_spans(
     collector: Receiver, router: router_process.RouterProcess, node: real_node.RealNode
 ) -> None:
-    body = {"model": node.model, "messages": [{"role": "user", "content": SECRET}], "max_tokens": 16}
+    body = {
+        "model": node.model,
+        "messages": [{"role": "user", "content": SECRET}],
+        "max_tokens": 16,
+        "ignore_eos": True,
+    }
     reply = http_calls.post(router.url, CHAT, body, SAMPLED)
     answer = reply.json["choices"][0]["message"]["content"].encode()
     content = b"".join(span.content for span in traced(collector))
