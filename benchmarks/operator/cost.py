@@ -29,12 +29,13 @@ from prometheus_client.parser import text_string_to_metric_families
 sys.path.insert(0, str(machine.ROOT / "tests" / "support"))
 
 import clusters
-import documents
 import drift_images
 import http_calls
 import operator_bed
 import operator_process
 import stand_in_kubelet
+from drift_operator import crd
+from kubectl import define
 from operator_bed import Bed, Scene, condition
 from plant import Demand
 from stand_in_fleet import Fleet
@@ -61,8 +62,7 @@ RUNS = ((Step(1, 0), Step(10, 0), Step(100, 0)), (Step(1, 1), Step(10, 10)))
 def measure(folder: Path, steps: Sequence[Step], seconds: float) -> list[dict[str, Any]]:
     with contextlib.ExitStack() as up:
         control_plane = up.enter_context(clusters.started("control-plane"))
-        control_plane.kubectl("apply", "--server-side", "-f", str(documents.REPOSITORY / "crds"))
-        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        define(control_plane.kubectl, crd.build())
         fleet, kubeconfig = Fleet(), control_plane.kubeconfig
         bed = Bed(
             up.enter_context(operator_bed.cluster(kubeconfig)),

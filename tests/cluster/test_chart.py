@@ -27,7 +27,7 @@ from drift_operator import crd, manifests
 from drift_operator.objects import service as service_objects
 from drift_operator.objects.facts import Facts
 from drift_operator.options import OperatorOptions
-from kubectl import Kubectl, KubectlError, until
+from kubectl import Kubectl, KubectlError, define, until
 
 DEFINITION = crd.build()["metadata"]["name"]
 
@@ -35,8 +35,7 @@ DEFINITION = crd.build()["metadata"]["name"]
 @pytest.fixture(scope="module")
 def admin(control_plane: Cluster) -> Kubectl:
     """Of a cluster that knows DriftServices."""
-    control_plane.kubectl.apply(crd.build())
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=30s")
+    define(control_plane.kubectl, crd.build())
     return control_plane.kubectl
 
 

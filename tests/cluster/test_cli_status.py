@@ -11,7 +11,7 @@ import documents
 from clusters import Cluster
 from drift_cli import main, status
 from drift_operator import crd
-from kubectl import Kubectl
+from kubectl import Kubectl, define
 
 DRIFT_SERVICE = "driftservices.drift.ai"
 
@@ -19,8 +19,7 @@ DRIFT_SERVICE = "driftservices.drift.ai"
 @pytest.fixture
 def services(control_plane: Cluster, namespace: Kubectl, monkeypatch: pytest.MonkeyPatch) -> Kubectl:
     """A namespace where DriftServices may be, and the user's kubeconfig."""
-    control_plane.kubectl.apply(crd.build())
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{DRIFT_SERVICE}")
+    define(control_plane.kubectl, crd.build())
     monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
     return namespace
 

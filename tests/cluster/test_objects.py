@@ -21,7 +21,7 @@ from drift_operator.objects import access, kinds, merging, names, nodes, service
 from drift_operator.objects.facts import Facts
 from drift_operator.objects.metadata import Manifest
 from drift_operator.options import OperatorOptions
-from kubectl import Kubectl, KubectlError, until
+from kubectl import Kubectl, KubectlError, define, until
 
 OPTIONS = OperatorOptions(
     engine_image="engine:1",
@@ -92,8 +92,7 @@ def objects_of(asked: DriftService, facts: Facts) -> list[Manifest]:
 @pytest.fixture(scope="module")
 def kubectl(control_plane: Cluster) -> Kubectl:
     kubectl = control_plane.kubectl
-    kubectl.apply(crd.build())
-    kubectl("wait", "--for=condition=Established", "crd/driftservices.drift.ai", "--timeout=30s")
+    define(kubectl, crd.build())
     return kubectl
 
 

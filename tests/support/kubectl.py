@@ -104,6 +104,21 @@ class Kubectl:
             raise
 
 
+def define(kubectl: Kubectl, definition: Object) -> None:
+    """A CustomResourceDefinition, and waits until its kind is served; `kubectl wait` fails where a new one has no
+    conditions yet.
+    """
+    kubectl.apply(definition)
+    name = definition["metadata"]["name"]
+
+    def established() -> bool:
+        found = kubectl.get("crd", name) or {}
+        conditions = found.get("status", {}).get("conditions") or ()
+        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+    until(established, f"crd {name} to be served")
+
+
 def until(condition: Callable[[], Found], what: str, deadline_s: float = DEADLINE_S) -> Found:
     """What the condition gives once that is true. Raises TimeoutError with the last error that it raised."""
     end_s = time.monotonic() + deadline_s

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import documents
 import operator_bed
 import operator_process
 import stand_in_kubelet
 from clusters import Cluster
+from drift_operator import crd
+from kubectl import define
 from operator_bed import Bed, Scene
 from stand_in_fleet import Fleet
 from stand_in_kubelet import Machine
@@ -22,8 +23,7 @@ MACHINES = [Machine(f"gpu-{number}", gpus=8) for number in range(2)]
 @pytest.fixture(scope="session")
 def kubeconfig(control_plane: Cluster) -> Path:
     """Of a control plane that knows DriftServices."""
-    control_plane.kubectl("apply", "--server-side", "-f", str(documents.REPOSITORY / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    define(control_plane.kubectl, crd.build())
     return control_plane.kubeconfig
 
 
