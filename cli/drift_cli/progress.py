@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from types import TracebackType
@@ -26,7 +27,9 @@ def readable(line: str) -> str:
 
 
 class StartUp:
-    """The command line as a `children.Audience`. Results go to stdout, everything else to stderr."""
+    """The command line as a `children.Audience`. Results go to stdout, everything else to stderr. Who no longer
+    listens, as a terminal that was closed, misses what is said and stops nothing.
+    """
 
     def __init__(self, name: str, welcome: str, count: int = 1) -> None:
         self._name = name
@@ -60,25 +63,33 @@ class StartUp:
 
     def log(self, label: str, line: str) -> None:
         line = _labelled(label, readable(line))
-        if self._bars is not None:
-            self._console.print(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            if self._bars is not None:
+                self._console.print(line)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
     def loading(self, label: str, progress: Loading) -> None:
-        if self._bars is not None:
-            self._show(label, progress)
-        elif progress.stage and progress.stage != self._stages.get(label):
-            print(_labelled(label, progress.stage), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            if self._bars is not None:
+                self._show(label, progress)
+            elif progress.stage and progress.stage != self._stages.get(label):
+                print(_labelled(label, progress.stage), file=sys.stderr, flush=True)
         self._stages[label] = progress.stage
 
     def ready(self) -> None:
-        self._end_bars()
-        print(self._welcome, flush=True)
+        with contextlib.suppress(OSError):
+            self._end_bars()
+            print(self._welcome, flush=True)
 
     def stopping(self) -> None:
-        self._end_bars()
-        print("stopping: requests may finish; once more stops at once", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            self._end_bars()
+            print("stopping: requests may finish; once more stops at once", file=sys.stderr, flush=True)
+
+    def stopped(self) -> None:
+        with contextlib.suppress(OSError):
+            print("stopped", file=sys.stderr, flush=True)
 
     def _show(self, label: str, progress: Loading) -> None:
         assert self._bars is not None

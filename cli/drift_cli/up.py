@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         runs.published(known, os.environ),
     ):
         asyncio.run(running.LocalRun(service, plan, token, console_token, audience).run())
-    print("stopped", file=sys.stderr)
+    audience.stopped()
     return 0
 
 

@@ -63,7 +63,9 @@ class Up:
             if process.is_running():
                 process.kill()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,19 @@ def test_what_the_lanes_did_and_what_was_learned_is_left_behind(tmp_path: Path, 
     assert kinds.count("decode") == 4
     learned = json.loads((cache_folder / "drift" / "latency" / "drift-tiny.json").read_text())
     assert learned["identity"]["dtype"] == "float32"
+
+
+def test_who_no_longer_listens_keeps_it_from_nothing() -> None:
+    started = Up()
+    try:
+        assert started.process.stdout is not None
+        started.process.stdout.close()  # as of a terminal that is closed
+        started.process.send_signal(signal.SIGHUP)
+        assert started.process.wait(real_node.DEADLINE_S) == 0
+        _, alive = psutil.wait_procs(started.children, timeout=real_node.DEADLINE_S)
+        assert not alive
+    finally:
+        started.kill()
 
 
 def test_killed_core_is_said_and_ends_it(model: Path) -> None:

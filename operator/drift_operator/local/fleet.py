@@ -106,8 +106,8 @@ class Fleet:
             for member in (*([self.router] if self.router is not None else []), *self.nodes.values()):
                 member.ask_to_stop(at_once=True)
         else:
-            self._audience.stopping()
             self._asked.set()
+            self._audience.stopping()
 
     def _member(self, launch: Launch, *, vital: bool = True, restarts: bool = True) -> Member:
         return Member(launch, self._audience, lambda: self.changed(), vital=vital, restarts=restarts)
