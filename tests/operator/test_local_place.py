@@ -215,6 +215,13 @@ def test_good_news_of_every_start_is_no_line() -> None:
     assert run.lines == ["Pressure: pressure 0.91 at 12 requests/s is above 0.85"]
 
 
+def test_who_ends_the_run_is_not_told_what_that_does() -> None:
+    run = Run()
+    run.fleet.stopping = True
+    run.place.record({}, "Warning", "NoNodeReady", "none of 1 nodes is ready")
+    assert run.lines == []
+
+
 class Machine(RuleBasedStateMachine):
     """Passes in any order with all that can happen to processes."""
 

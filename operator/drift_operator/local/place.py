@@ -169,7 +169,7 @@ class LocalPlace:
         self.changed = True
 
     def record(self, body: Object, kind: EventKind, reason: str, message: str) -> None:
-        if reason not in USUAL:
+        if reason not in USUAL and not self._processes.stopping:  # who ends it knows that no node is ready
             self._tell(f"{reason}: {message}")
 
     def _start(self, replicas: int) -> tuple[str, ...]:
