@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 
@@ -44,9 +45,9 @@ def test_node_that_dies_while_it_loads() -> None:
 
 
 def test_node_that_dies_while_it_serves() -> None:
-    listener = Listener()
+    listener = Listener(lambda: os.kill(listener.pid("stand-in"), signal.SIGUSR1))
     with pytest.raises(NodeDied, match="ended with exit code 7 while it served"):
-        asyncio.run(run(launch("die-serving"), listener))
+        asyncio.run(run(launch("serve"), listener))
     assert "ran out of luck" in listener.lines
 
 

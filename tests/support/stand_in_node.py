@@ -2,8 +2,8 @@
 
     python -m stand_in_node --options JSON
 
-`STAND_IN` in the environment says how it behaves: "serve" (default), "die-loading", "die-serving", "deaf" (ignores
-SIGTERM), "fork" (leaves a child behind in its session).
+`STAND_IN` in the environment says how it behaves: "serve" (default), "die-loading", "deaf" (ignores SIGTERM),
+"fork" (leaves a child behind in its session). SIGUSR1 ends it with exit code 7.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         Handler.probes += 1
         if Handler.probes > len(STAGES):
             self._answer(200, {"status": "ready"})
-            if behaviour == "die-serving":
-                print("ran out of luck", file=sys.stderr, flush=True)
-                os._exit(7)
         else:
             stage, done, total = STAGES[Handler.probes - 1]
             self._answer(503, {"status": "loading", "stage": stage, "done": done, "total": total})
@@ -53,11 +50,17 @@ def stop(number: int, frame: FrameType | None) -> None:
         threading.Thread(target=server.shutdown).start()
 
 
+def die(number: int, frame: FrameType | None) -> None:
+    print("ran out of luck", file=sys.stderr, flush=True)
+    os._exit(7)
+
+
 behaviour = os.environ.get("STAND_IN", "serve")
 asked = options.parse(sys.argv[sys.argv.index("--options") + 1])
 if behaviour == "die-loading":
     sys.exit("stand-in: no weights in " + asked.model)
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR1, die)
 server = http.server.HTTPServer((asked.host, asked.port), Handler)
 if behaviour == "fork":
     child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])

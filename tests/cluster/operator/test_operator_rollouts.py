@@ -127,9 +127,9 @@ def test_a_rollout_that_kubectl_undoes_is_taken_back_and_capacity_stays(
     with bed.cluster.history(busy.path().rpartition("/")[0]) as states:
         kubectl("rollout", "undo", f"deployment/{deployment}")
         bed.cluster.until(busy.deployment(names.NODE), lambda found: image(found) == "drift-engine:second")
+        eventually(lambda: [node.start.image for node in busy.nodes()] == 2 * ["drift-engine:second"])
         busy.until_ready(nodes=2)
     assert min(state["status"].get("readyReplicas", 0) for state in states) >= 2
-    assert {node.start.image for node in busy.nodes()} == {"drift-engine:second"}
 
 
 def test_a_crashed_node_comes_back_and_is_missed_until_then(busy: Scene, bed: Bed) -> None:
