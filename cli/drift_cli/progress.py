@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -63,33 +64,30 @@ class StartUp:
 
     def log(self, label: str, line: str) -> None:
         line = _labelled(label, readable(line))
-        with contextlib.suppress(OSError):
-            if self._bars is not None:
+        if self._bars is not None:
+            with contextlib.suppress(OSError):
                 self._console.print(line)
-            else:
-                print(line, file=sys.stderr, flush=True)
+        else:
+            _say(line)
 
     def loading(self, label: str, progress: Loading) -> None:
-        with contextlib.suppress(OSError):
-            if self._bars is not None:
+        if self._bars is not None:
+            with contextlib.suppress(OSError):
                 self._show(label, progress)
-            elif progress.stage and progress.stage != self._stages.get(label):
-                print(_labelled(label, progress.stage), file=sys.stderr, flush=True)
+        elif progress.stage and progress.stage != self._stages.get(label):
+            _say(_labelled(label, progress.stage))
         self._stages[label] = progress.stage
 
     def ready(self) -> None:
-        with contextlib.suppress(OSError):
-            self._end_bars()
-            print(self._welcome, flush=True)
+        self._end_bars()
+        _say(self._welcome, sys.stdout)
 
     def stopping(self) -> None:
-        with contextlib.suppress(OSError):
-            self._end_bars()
-            print("stopping: requests may finish; once more stops at once", file=sys.stderr, flush=True)
+        self._end_bars()
+        _say("stopping: requests may finish; once more stops at once")
 
     def stopped(self) -> None:
-        with contextlib.suppress(OSError):
-            print("stopped", file=sys.stderr, flush=True)
+        _say("stopped")
 
     def _show(self, label: str, progress: Loading) -> None:
         assert self._bars is not None
@@ -104,9 +102,16 @@ class StartUp:
         )
 
     def _end_bars(self) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+        bars, self._bars = self._bars, None
+        if bars is not None:
+            with contextlib.suppress(OSError):
+                bars.stop()
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    """A line, to stderr if not told otherwise."""
+    with contextlib.suppress(OSError):
+        print(text, file=file or sys.stderr, flush=True)
 
 
 def _labelled(label: str, text: str) -> str:
