@@ -24,7 +24,7 @@ from drift_engine import wire
 from drift_engine.bench.traces import Arrival
 from drift_engine.options import SloOptions
 
-SLO = SloOptions(ttft_ms=1500, ttft_per_token_ms=2.0, tbt_ms=80.0)
+SLO = SloOptions(ttft_ms=1500, ttft_per_token_ms=2.0, tbt_ms=goodput.STRICT_TBT_MS)
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ import gc
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from benchmarks.engine.pace import Pace
 
 from drift_engine import models, wire
 from drift_engine.bench import metrics
+from drift_engine.bench.records import RequestRecord
 from drift_engine.bench.results import Slo
 from drift_engine.bench.traces import Arrival
 from drift_engine.options import NodeOptions, SloOptions
@@ -34,23 +36,26 @@ from drift_engine.options import NodeOptions, SloOptions
 MODES = (wire.Mode.FUSED, wire.Mode.MUX, wire.Mode.AUTO)
 ATTAINMENT = 0.9
 
+STRICT_TBT_MS, LOOSE_TBT_MS = 150.0, 300.0
+"""Two and a half and five decode steps of eight rows on two cores of a Zen 4 machine. One step in a hundred takes 1.5
+times the usual there, whatever runs: below 130 ms no mode keeps the P99 gap of any request."""
+
 OFFERED_RPS = {
-    ("long_prompts", 80.0): 0.67,
-    ("long_prompts", 200.0): 1.36,
-    ("chats", 80.0): 0.45,
-    ("chats", 200.0): 1.57,
-    ("agents", 80.0): 0.083,
-    ("agents", 200.0): 0.195,
+    ("long_prompts", STRICT_TBT_MS): 0.67,
+    ("long_prompts", LOOSE_TBT_MS): 0.9,
+    ("chats", STRICT_TBT_MS): 0.8,
+    ("chats", LOOSE_TBT_MS): 1.2,
+    ("agents", STRICT_TBT_MS): 0.4,
+    ("agents", LOOSE_TBT_MS): 0.8,
 }
-"""0.9 of what `fused` was predicted to bear on two cores of a Zen 4 machine, by a simulation of it. Fixed: that
-prediction differs several times over between two calibrations, and figures of two runs could not be compared."""
+"""Near what that machine bore in trials. Fixed, so that figures of two runs can be compared."""
 
 SCALE = 0.5
 """Of all lengths: two cores are slow."""
 
 SEED = 3
 
-LEAST_REQUESTS = 12
+LEAST_REQUESTS = 16
 """In a run, however long they take."""
 
 Kind = Callable[..., list[Arrival]]
@@ -99,8 +104,15 @@ def outcome(
         "ttft_ms_p90": summary["ttft_ms"].p90,
         "tbt_ms_p50": summary["tbt_ms"].p50,
         "tbt_ms_p99": summary["tbt_ms"].p99,
+        "gaps_kept": _gaps_kept(records, slo.tbt_ms),
         "active_s": active_s,
     }
+
+
+def _gaps_kept(records: Sequence[RequestRecord], tbt_ms: float) -> float:
+    """Of all gaps between two tokens: a few thousand a run, where there are some twenty requests."""
+    gaps_s = [after - before for record in records for before, after in pairwise(record.token_times_s)]
+    return sum(gap_s <= tbt_ms / 1e3 for gap_s in gaps_s) / max(1, len(gaps_s))
 
 
 def _core(model: Path, mode: wire.Mode, slo: SloOptions) -> local_core.LocalCore:
@@ -142,7 +154,7 @@ def main() -> None:
         model = shapes.write(Path(folder), shapes.build(shapes.LLAMA_120M))
         gc.collect()
         for kind in (workloads.long_prompts, workloads.chats, workloads.agents):
-            for tbt_ms in (80.0, 200.0):
+            for tbt_ms in (STRICT_TBT_MS, LOOSE_TBT_MS):
                 slo = SloOptions(ttft_ms=1500, ttft_per_token_ms=2.0, tbt_ms=tbt_ms)
                 name = f"{kind.__name__}, TBT {tbt_ms:g} ms"
                 if arguments.only and name not in arguments.only:

@@ -20,7 +20,7 @@ WIDTH, HIDDEN, LAYERS, ROWS = 768, 3072, 12, 8
 STEADY = 0.1
 """Of what it was at the beginning. Without any limit the same 480 decode steps took 4.9 to 8.0 s within minutes."""
 
-ATTEMPTS = 3
+ATTEMPTS = 2
 
 T = TypeVar("T")
 

@@ -15,8 +15,17 @@ class Speeds:
     """On one SM a decode step takes `decode_s` and `row_s` per row, a prefill `token_s` per token; s SMs take 1/s of
     the prefill's time, and of the decode step's until `saturated` SMs. Nothing is slower beside a neighbour."""
 
-    def __init__(self, decode_s: float, token_s: float, *, row_s: float = 0.0, saturated: int = 1) -> None:
+    def __init__(
+        self,
+        decode_s: float,
+        token_s: float,
+        *,
+        row_s: float = 0.0,
+        saturated: int = 1,
+        fused_factor: float = 1.0,
+    ) -> None:
         self._decode_s, self._row_s, self._token_s, self._saturated = decode_s, row_s, token_s, saturated
+        self.fused_factor = fused_factor
 
     def pass_s(self, load: Load, sms: int) -> float | None:
         decode_s = self._decode_s + self._row_s * load.decode_rows if load.decode_rows else 0.0
@@ -27,6 +36,8 @@ class Speeds:
 
 
 class Unknown:
+    fused_factor = 1.0
+
     def pass_s(self, load: Load, sms: int) -> float | None:
         return None
 

@@ -172,6 +172,10 @@ class Erratic:
     def beside_s(self, load: Load, sms: int, neighbour: Load) -> float | None:
         return self.pass_s(load, sms)
 
+    @property
+    def fused_factor(self) -> float:
+        return self._dice.choice([1.0, 1.2, 1.5])
+
     def observe(self, load: Load, sms: int, seconds: float, neighbour: Load | None, now_s: float) -> None:
         assert seconds >= 0
 

@@ -60,6 +60,8 @@ class HandMade:
 class Knowing:
     """A latency model that knows the device's timing and learns nothing."""
 
+    fused_factor = 1.0
+
     def __init__(self, timing: Timing, sms: int = SMS) -> None:
         self._timing = timing
         self._sms = sms

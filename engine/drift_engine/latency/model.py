@@ -2,6 +2,7 @@
 
     predicted time of a pass = formula of its load at the lane's SM count        (`pass_s`)
                                x contention factor of what the neighbour does    (`beside_s`)
+                               or, alone, x what most passes keep                 (`fused_factor`)
 
 The formulas (`costs`) start from a prior, from a calibration (`fitting`), or from the first
 pass (`seeds`). Passes that ran alone refine the formulas (`online`); passes beside a neighbour refine the factors
@@ -28,6 +29,7 @@ from drift_engine.latency.guard import (
     PREFILL_QUANTILE,
     Guard,
 )
+from drift_engine.latency.lateness import Lateness
 from drift_engine.latency.loads import Kind, Load
 from drift_engine.latency.online import NOISE
 from drift_engine.latency.seeds import seed_decode, seed_prefill
@@ -60,6 +62,7 @@ class LatencyModel:
         self._decode_guard = Guard(DECODE_QUANTILE, DECODE_FACTOR)
         self._errors = {kind: Recent() for kind in Kind}
         self._under = Recent()
+        self._fused_lateness = Lateness()
 
     def pass_s(self, load: Load, sms: int) -> float | None:
         """Seconds of a pass that runs alone on a lane of `sms` SMs; None when nothing is known of such loads.
@@ -96,6 +99,11 @@ class LatencyModel:
             return None
         return alone_s * self._guard(load).factor(load, sms, neighbour)
 
+    @property
+    def fused_factor(self) -> float:
+        """Of passes of decode rows and prefill that run alone, 19 of 20 take no longer than this times `pass_s`."""
+        return self._fused_lateness.factor
+
     def prefill_tokens_per_s(self, sms: int, chunk_tokens: int = 512) -> float:
         """Rate of prefills that run alone in chunks of `chunk_tokens`; 0 while nothing is known."""
         seconds = self.pass_s(Load(0, 0, chunk_tokens, chunk_tokens * chunk_tokens, 0, 1), sms)
@@ -124,6 +132,8 @@ class LatencyModel:
         if not neighbour:
             if predicted_s is not None:
                 self._errors[load.kind].add(abs(predicted_s - seconds) / seconds)
+                if predicted_s and load.kind is Kind.FUSED:
+                    self._fused_lateness.observe(seconds / predicted_s)
             self._learn(load, sms, seconds)
         elif not predicted_s:
             start_factor = DECODE_FACTOR if load.decode_rows else PREFILL_FACTOR

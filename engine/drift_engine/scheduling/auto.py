@@ -108,4 +108,4 @@ def _fused_s(
             return None
         passes = tokens / chunk_tokens * usual_s / first_s
         total_s = passes * first_s + math.ceil(passes - 1e-9) * (step_s - first_s)
-    return total_s * max(1.0, step_s / allowed_s) ** MISS_WEIGHT
+    return total_s * max(1.0, step_s * latency.fused_factor / allowed_s) ** MISS_WEIGHT
