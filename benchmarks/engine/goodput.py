@@ -3,9 +3,8 @@
     python -m benchmarks.engine.goodput --json benchmarks/engine/results/goodput.json
 
 A random-weight 117M shape serves three kinds of workloads under two TBT targets each, at a fixed rate. Modes take
-turns within a cell on the same arrivals, other ones each turn. A run counts where the machine was as fast before and
-after it as at the beginning (`pace`), and is repeated where it was not. `goodput_rps` is the rate of the requests
-that kept both bounds, over all turns.
+turns within a cell on the same arrivals, other ones each turn; how fast the machine was before and after a run is
+told with it (`pace`). `goodput_rps` is the rate of the requests that kept both bounds, over all turns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""How fast this machine is at the moment. A virtual machine is not equally fast at all times, and a run that had more
-of it than the run before tells nothing of what differs between the two.
-"""
+"""How fast this machine is at the moment: a virtual one is not equally fast at all times."""
 
 from __future__ import annotations
 
@@ -16,11 +14,6 @@ import torch
 PROBE_S = 1.5
 WIDTH, HIDDEN, LAYERS, ROWS = 768, 3072, 12, 8
 """A decode step's matrices of the 117M shape: 113 MB, more than any cache holds."""
-
-STEADY = 0.1
-"""Of what it was at the beginning. Without any limit the same 480 decode steps took 4.9 to 8.0 s within minutes."""
-
-ATTEMPTS = 2
 
 T = TypeVar("T")
 
@@ -55,17 +48,7 @@ class Pace:
         return sum(counts) / PROBE_S
 
     def run(self, work: Callable[[], T]) -> tuple[T, tuple[float, float]]:
-        """What `work` returned when the machine was as fast as at the beginning, before and after it, and how fast it
-        was. Tried again where it was not; at last the attempt that was nearest to it counts.
-        """
-        tried: list[tuple[float, T, tuple[float, float]]] = []
-        for _ in range(ATTEMPTS):
-            before = self.now() / self.reference
-            found = work()
-            after = self.now() / self.reference
-            off = max(abs(before - 1.0), abs(after - 1.0))
-            tried.append((off, found, (round(before, 3), round(after, 3))))
-            if off <= STEADY:
-                break
-        _, found, paces = min(tried, key=lambda one: one[0])
-        return found, paces
+        """What `work` returned, and how fast the machine was before and after it, relative to the reference."""
+        before = self.now() / self.reference
+        found = work()
+        return found, (round(before, 3), round(self.now() / self.reference, 3))
