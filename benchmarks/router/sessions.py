@@ -11,23 +11,17 @@ nodes, router and load share the cores, and so do times.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import local_service, machine
 from benchmarks.engine import results
 
-DRIFT = (sys.executable, "-u", "-m", "drift_cli")
 NODES = (1, 3)
 KV_TOKENS = 196_608
 """Of all nodes together, at length scale 1: nearly twice what the eight sessions' last prompts have, 101,000."""
@@ -35,8 +29,6 @@ KV_TOKENS = 196_608
 KV_BYTES_PER_TOKEN = 5120
 """Of drift-tiny in float32: keys and values of 5 layers with 2 heads of 64."""
 
-READY_S = 120.0
-STOP_S = 60.0
 TARGET = 0.95
 
 SERVICE = """\
@@ -51,43 +43,17 @@ spec:
 """
 
 
-@contextlib.contextmanager
-def service(folder: Path, nodes: int, kv_tokens: int) -> Iterator[str]:
-    """The URL of `drift up` with so many nodes."""
+def service(folder: Path, nodes: int, kv_tokens: int) -> Path:
     file = folder / f"{nodes}.yaml"
     file.write_text(SERVICE.format(nodes=nodes, kv_bytes=kv_tokens * KV_BYTES_PER_TOKEN // nodes))
-    said = folder / f"{nodes}.log"
-    with said.open("w") as log:
-        process = subprocess.Popen(
-            [*DRIFT, "up", "-f", str(file), "--port", "0", "--log-level", "warning"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield ready(process, said)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def ready(process: subprocess.Popen[bytes], said: Path) -> str:
-    deadline_s = time.monotonic() + READY_S
-    while time.monotonic() < deadline_s and process.poll() is None:
-        if found := re.search(r"is ready at (\S+)\n", said.read_text()):
-            return found[1]
-        time.sleep(0.2)
-    raise SystemExit(f"drift up is not ready within {READY_S:g} s:\n{said.read_text()}")
+    return file
 
 
 def measured(folder: Path, url: str, arguments: argparse.Namespace) -> dict[str, Any]:
     file = folder / "result.json"
     subprocess.run(
         [
-            *(*DRIFT, "bench", "--url", url, "--trace", str(arguments.trace)),
+            *(*local_service.DRIFT, "bench", "--url", url, "--trace", str(arguments.trace)),
             *("--length-scale", str(arguments.length_scale), "--rate-scale", str(arguments.rate_scale)),
             *("--timeout-s", "600", "--json", str(file)),
         ],
@@ -116,7 +82,7 @@ def main() -> int:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made:
         for nodes in NODES:
-            with service(Path(made), nodes, kv_tokens) as url:
+            with local_service.up(service(Path(made), nodes, kv_tokens)) as url:
                 found[str(nodes)] = measured(Path(made), url, arguments)
     one, several = (found[str(nodes)]["cached_share"] for nodes in NODES)
     results.write(

@@ -14,7 +14,8 @@ from drift_router.documents import DocumentError
 from drift_router.nodes.addresses import Address
 from drift_router.nodes.breaker import Circuit, Failure
 from drift_router.nodes.health import HITS, MISSES, State
-from drift_router.nodes.registry import LOST_S, REFRESH_S, REMOVED_S, STALE_S, Handle, Registry
+from drift_router.nodes.known import LOST_S, REMOVED_S
+from drift_router.nodes.registry import REFRESH_S, STALE_S, Handle, Registry
 from drift_router.snapshots import IndexState, Node
 
 A = Address("a", "http://a:8000", "http://a:8001")

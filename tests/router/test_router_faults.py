@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from drift_router.keys import Key, Keys
-from drift_router.nodes import registry
+from drift_router.nodes import known
 from drift_router.options import Limits, Patience
 from drift_router.worker import Worker
 from router_process import ready, router
@@ -120,7 +120,7 @@ def test_a_stream_goes_on_where_it_broke(at: int, how: str) -> None:
 
 def test_a_stream_leaves_a_node_that_can_not_be_reached_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where its network is cut: nothing is closed, and nothing comes."""
-    monkeypatch.setattr(registry, "LOST_S", 0.5)
+    monkeypatch.setattr(known, "LOST_S", 0.5)
 
     async def test() -> None:
         cut: list[ScriptedNode] = []

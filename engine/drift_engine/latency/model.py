@@ -101,7 +101,7 @@ class LatencyModel:
 
     @property
     def fused_factor(self) -> float:
-        """Of passes of decode rows and prefill that run alone, 19 of 20 take no longer than this times `pass_s`."""
+        """Of passes of decode rows and prefill that run alone, nearly all take no longer than this times `pass_s`."""
         return self._fused_lateness.factor
 
     def prefill_tokens_per_s(self, sms: int, chunk_tokens: int = 512) -> float:

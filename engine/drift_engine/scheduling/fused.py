@@ -29,7 +29,7 @@ SLACK_SHARE = 0.9
 """Share of its time that a pass may fill; the rest covers emission and an underestimate."""
 
 FILL_SHARE = 0.95
-"""That 19 of 20 passes may fill, as `splits.FILL_SHARE`: where passes last longer than predicted now and then, the
+"""That nearly all passes may fill, as `splits.FILL_SHARE`: where passes last longer than predicted now and then, the
 chunk is as large as the promise on every gap allows, not as the usual pass does."""
 
 Pieces = Sequence[tuple[int, int]]

@@ -20,7 +20,7 @@ class Predictions(Protocol):
 
     @property
     def fused_factor(self) -> float:
-        """Of passes of decode rows and prefill that run alone, 19 of 20 take no longer than this times `pass_s`."""
+        """Of passes of decode rows and prefill that run alone, nearly all take no longer than this times `pass_s`."""
 
 
 class Learned(Predictions, Protocol):

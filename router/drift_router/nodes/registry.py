@@ -22,21 +22,14 @@ from drift_router import snapshots
 from drift_router.nodes import addresses, health
 from drift_router.nodes.addresses import Address
 from drift_router.nodes.breaker import Breaker, Failure
-from drift_router.nodes.figures import TRUST_GAIN, Assigned, Prefill, Slope, Tail
-from drift_router.nodes.health import Health
-from drift_router.nodes.peers import NOTHING, Load
+from drift_router.nodes.figures import TRUST_GAIN, Prefill, Slope, Tail
+from drift_router.nodes.known import KnownNode
+from drift_router.nodes.peers import Load
 from drift_router.nodes.statuses import NodeStatus
 
 STALE_S = 2.0
 """Age from which on a report counts no more: eight missed ones. A node whose figures stand still at zero would draw
 all traffic to itself."""
-
-LOST_S = 5.0
-"""Of silence, of streams and reports alike, until the streams of a node that can't be reached go on elsewhere. A busy
-node answers within 1 s, and who waits for tokens gives up within 60 s. Estimate."""
-
-REMOVED_S = 15.0
-"""The same of a node that left the list with requests: it may prefill a long prompt before it goes. Estimate."""
 
 REFRESH_S = 0.1
 """What changes by time alone (warmth, circuits, the age of reports) is looked at this often: no more than 1 % of the
@@ -56,7 +49,7 @@ class Handle:
 
     __slots__ = ("_ahead_tokens", "_breaker", "_node", "_sent_s", "_stage", "_tokens", "_trial", "slot")
 
-    def __init__(self, node: _Node, tokens: int, now_s: float) -> None:
+    def __init__(self, node: KnownNode, tokens: int, now_s: float) -> None:
         self.slot = node.slot
         self._node = node
         self._tokens = tokens
@@ -65,145 +58,6 @@ class Handle:
         self._stage = _WAITING
         self._breaker = node.breaker
         self._trial = node.breaker.begin() if node.breaker.admits(now_s) else 0
-
-
-class _Node:
-    __slots__ = (
-        "address",
-        "assigned",
-        "breaker",
-        "health",
-        "in_flight",
-        "own_waiting_tokens",
-        "peers",
-        "prefill",
-        "problem",
-        "refused",
-        "removed",
-        "report",
-        "report_s",
-        "report_waiting_tokens",
-        "slope",
-        "slot",
-        "tail",
-        "told_draining",
-        "trust",
-    )
-
-    def __init__(self, address: Address, slot: int, *, warm: bool) -> None:
-        self.address = address
-        self.slot = slot
-        self.removed = False
-        self.health = Health(warm=warm)
-        self.breaker = Breaker()
-        self.problem = ""
-        self.refused = False  # nobody listened where it should
-        self.told_draining = False  # by an answer, since the last report
-        self.report: wire.Report | None = None
-        self.report_s = -math.inf
-        # [sent, first byte)   own_waiting_tokens
-        # [sent, last byte]    in_flight
-        # report_waiting_tokens is what waited, as far as we knew, when the last report came
-        self.in_flight = 0
-        self.own_waiting_tokens = 0
-        self.report_waiting_tokens = 0
-        self.peers = NOTHING
-        self.assigned = Assigned()
-        self.prefill = Prefill()
-        self.tail = Tail()
-        self.slope = Slope()
-        self.trust = 1.0
-
-    def fresh(self, now_s: float, stale_s: float) -> wire.Report | None:
-        return self.report if now_s - self.report_s <= stale_s else None
-
-    @property
-    def draining(self) -> bool:
-        told = self.report is not None and self.report.draining
-        return self.address.draining or self.told_draining or told
-
-    @property
-    def weight(self) -> float:
-        """The list's, times what the operator told the node itself; an old word of his still counts."""
-        return self.address.weight * (self.report.weight if self.report is not None else 1.0)
-
-    @property
-    def willing(self) -> bool:
-        """It may be sent requests, as far as it can tell itself."""
-        return self.health.state is health.State.HEALTHY and self._open
-
-    def silent(self, now_s: float) -> bool:
-        """It was, and stopped answering a moment ago, though somebody may still listen there."""
-        unhealthy = self.health.state is health.State.UNHEALTHY
-        return unhealthy and self._open and not self.refused and self.health.lost_s(now_s) < LOST_S
-
-    @property
-    def _open(self) -> bool:
-        return (
-            not self.removed
-            and not self.draining
-            and (self.report is None or self.report.ready)
-            and self.weight > 0
-        )
-
-    @property
-    def waiting_tokens(self) -> int:
-        """Of this router, its other workers included."""
-        return self.own_waiting_tokens + self.peers.waiting_tokens
-
-    def queued_tokens(self, fresh: wire.Report | None) -> int:
-        """What the node said, and what happened since; never less than what waits there for sure: our own."""
-        waiting = self.waiting_tokens
-        if fresh is None:
-            return waiting
-        return max(waiting, fresh.queued_tokens + waiting - self.report_waiting_tokens)
-
-    def prefill_tokens_per_s(self, fresh: wire.Report | None) -> float:
-        """As reported; else as observed; else as reported once; else what it is at least."""
-        if fresh is not None and fresh.prefill_tokens_per_s:
-            return fresh.prefill_tokens_per_s
-        last = self.report.prefill_tokens_per_s if self.report is not None else 0.0
-        return self.prefill.tokens_per_s or last or self.prefill.least_tokens_per_s
-
-    @property
-    def timed(self) -> bool:
-        told = self.report is not None and self.report.prefill_tokens_per_s > 0
-        return told or self.prefill.tokens_per_s > 0
-
-    def tbt_s(self, fresh: wire.Report | None) -> float:
-        return fresh.tbt_p99_ms / 1000 if fresh is not None and fresh.tbt_p99_ms else self.tail.value_s
-
-    def tbt_per_request_s(self, fresh: wire.Report | None) -> float:
-        """By the node's own model; else what was seen."""
-        return (
-            fresh.tbt_per_request_ms / 1000
-            if fresh is not None and fresh.tbt_per_request_ms
-            else self.slope.value
-        )
-
-    def seen(
-        self, index: snapshots.IndexState, warmest: float, now_s: float, stale_s: float
-    ) -> snapshots.Node:
-        fresh = self.fresh(now_s, stale_s)
-        return snapshots.Node(
-            name=self.address.name,
-            slot=self.slot,
-            weight=self.weight,
-            warmth=min(1.0, self.health.warmth(now_s) / warmest),
-            prefill_tokens_per_s=self.prefill_tokens_per_s(fresh),
-            timed=self.timed,
-            queued_tokens=self.queued_tokens(fresh),
-            in_flight=self.in_flight + self.peers.in_flight,
-            max_in_flight=self.report.max_in_flight if self.report is not None else snapshots.UNBOUNDED,
-            fixed_s=self.prefill.fixed_s,
-            tbt_s=self.tbt_s(fresh),
-            tbt_per_request_s=self.tbt_per_request_s(fresh),
-            kv_usage=fresh.kv_usage if fresh is not None else 0.0,
-            kv_tokens=self.report.kv_pages_total * self.report.page_tokens if self.report is not None else 0,
-            index=index,
-            trust=self.trust,
-            assigned_tokens=self.assigned.at(now_s),
-        )
 
 
 class Registry:
@@ -215,8 +69,8 @@ class Registry:
         self._index = index
         self._forget = forget
         self._random = random.Random(seed)  # noqa: S311 - jitter
-        self._by_slot: dict[int, _Node] = {}
-        self._by_name: dict[str, _Node] = {}
+        self._by_slot: dict[int, KnownNode] = {}
+        self._by_name: dict[str, KnownNode] = {}
         self._snapshot: tuple[snapshots.Node, ...] = ()
         self._places: dict[int, int] = {}  # slot -> where in the snapshot
         self._changed: set[int] = set()  # slots whose figures changed
@@ -240,7 +94,7 @@ class Registry:
                 node.address = address
                 del wanted[name]
         for name, address in wanted.items():
-            node = _Node(address, self._free_slot(), warm=first)
+            node = KnownNode(address, self._free_slot(), warm=first)
             self._by_name[name] = self._by_slot[node.slot] = node
         self._outdated = True
 
@@ -252,14 +106,14 @@ class Registry:
         """Also of one that was removed, while a handle of it is open. Raises KeyError."""
         return self._by_slot[slot].address
 
-    def _remove(self, node: _Node) -> None:
+    def _remove(self, node: KnownNode) -> None:
         node.removed = True
         del self._by_name[node.address.name]
         self._release(node)
         if node.in_flight:
             self._forget(node.slot)
 
-    def _release(self, node: _Node) -> None:
+    def _release(self, node: KnownNode) -> None:
         if node.removed and not node.in_flight:
             del self._by_slot[node.slot]
             self._forget(node.slot)  # also what its last answers taught
@@ -310,7 +164,7 @@ class Registry:
         self._changed.clear()
         self._snapshot = tuple(updated)
 
-    def _seen(self, node: _Node, now_s: float) -> snapshots.Node:
+    def _seen(self, node: KnownNode, now_s: float) -> snapshots.Node:
         return node.seen(self._index.state(node.slot), self._warmest, now_s, self.stale_s)
 
     # one request's way
@@ -368,10 +222,7 @@ class Registry:
     def lost(self, handle: Handle, now_s: float) -> bool:
         """Nothing is to be expected from the node any more: it is unreachable, or off the list and silent. Its
         connections may stay open for ever: a network that is cut closes none."""
-        health = handle._node.health
-        if handle._node.removed:
-            return min(health.silent_s(now_s), now_s - handle._sent_s) >= REMOVED_S
-        return health.lost_s(now_s) >= LOST_S
+        return handle._node.lost(handle._sent_s, now_s)
 
     def failed(self, handle: Handle, failure: Failure, now_s: float) -> None:
         """The node failed it; what goes on elsewhere is another handle's."""
@@ -404,13 +255,13 @@ class Registry:
         if handle._trial:
             self._judge(handle._node, now_s)
 
-    def _judge(self, node: _Node, now_s: float) -> None:
+    def _judge(self, node: KnownNode, now_s: float) -> None:
         """Something of it changed, and maybe whether it may be sent requests."""
         self._changed.add(node.slot)
         if self._eligible(node, now_s) is not (node.slot in self._places):
             self._outdated = True
 
-    def _eligible(self, node: _Node, now_s: float) -> bool:
+    def _eligible(self, node: KnownNode, now_s: float) -> bool:
         willing = node.willing or (self._silence and node.silent(now_s))
         return willing and (self._last_resort or node.breaker.admits(now_s))
 
@@ -474,12 +325,12 @@ class Registry:
         node.health.missed(now_s)
         self._judge(node, now_s)
 
-    def _hit(self, node: _Node, now_s: float) -> None:
+    def _hit(self, node: KnownNode, now_s: float) -> None:
         node.refused = False
         node.health.hit(now_s)
         self._judge(node, now_s)
 
-    def _restarted(self, node: _Node, now_s: float) -> None:
+    def _restarted(self, node: KnownNode, now_s: float) -> None:
         node.breaker = Breaker()
         node.prefill, node.tail, node.slope = Prefill(), Tail(), Slope()
         node.trust = 1.0
@@ -493,7 +344,7 @@ class Registry:
         self.snapshot(now_s)  # settles whether circuits count
         return [self._status(self._by_slot[slot], now_s) for slot in sorted(self._by_slot)]
 
-    def _status(self, node: _Node, now_s: float) -> NodeStatus:
+    def _status(self, node: KnownNode, now_s: float) -> NodeStatus:
         seen = self._seen(node, now_s)
         return NodeStatus(
             slot=node.slot,
