@@ -1,8 +1,9 @@
-"""`drift up` for the length of a measurement."""
+"""`drift up` for the length of a measurement, and `drift bench` against it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 DRIFT = (sys.executable, "-u", "-m", "drift_cli")
 READY_S = 180.0
@@ -47,3 +49,14 @@ def _ready(process: subprocess.Popen[bytes], said: Path) -> str:
             return found[1]
         time.sleep(0.2)
     raise SystemExit(f"drift up is not ready within {READY_S:g} s:\n{said.read_text()}")
+
+
+def bench(url: str, folder: Path, *options: str) -> dict[str, Any]:
+    """What `drift bench` found; its table goes to standard error. `folder` is for the result's file. Raises
+    CalledProcessError."""
+    file = folder / "result.json"
+    subprocess.run(
+        [*DRIFT, "bench", "--url", url, *options, "--json", str(file)], stdout=sys.stderr, check=True
+    )
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found

@@ -35,8 +35,8 @@ NODES = 3
 
 
 class Variant(NamedTuple):
-    spec: str
-    """Of the DriftService, as YAML."""
+    spec: dict[str, Any]
+    """What it adds to the DriftService's."""
     served: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     """Within which `drift up` runs."""
 
@@ -46,11 +46,11 @@ def weights_rest() -> AbstractContextManager[Any]:
 
 
 VARIANTS = {
-    "off": Variant(f"{{replicas: {NODES}, paused: true}}"),
-    "split": Variant(f"{{replicas: {NODES}}}", weights_rest),
-    "split and weights": Variant(f"{{replicas: {NODES}}}"),
+    "off": Variant({"replicas": NODES, "paused": True}),
+    "split": Variant({"replicas": NODES}, weights_rest),
+    "split and weights": Variant({"replicas": NODES}),
     "all three": Variant(
-        f"{{autoscaling: {{minReplicas: 1, maxReplicas: {NODES}, stabilization: {{down: 30s}}}}}}"
+        {"autoscaling": {"minReplicas": 1, "maxReplicas": NODES, "stabilization": {"down": "30s"}}}
     ),
 }
 
@@ -89,7 +89,7 @@ def service(folder: Path, uri: str, model: Model, variant: Variant) -> Path:
             "model": {"uri": uri, "name": "levers"},
             "engine": {"device": "cpu"},
             "slo": promise,
-            **yaml.safe_load(variant.spec),
+            **variant.spec,
         },
     }
     file = folder / "service.yaml"
@@ -97,22 +97,20 @@ def service(folder: Path, uri: str, model: Model, variant: Variant) -> Path:
     return file
 
 
-def measured(url: str, folder: Path, model: Model, rate_rps: float, arguments: argparse.Namespace) -> Any:
-    file = folder / "result.json"
+def measured(
+    url: str, folder: Path, model: Model, rate_rps: float, arguments: argparse.Namespace
+) -> dict[str, Any]:
     requests = max(8, round(rate_rps * arguments.seconds))
-    subprocess.run(
-        [
-            *(*local_service.DRIFT, "bench", "--url", url, "--trace", str(arguments.trace)),
-            *("--length-scale", str(model.length_scale), "--requests", str(requests), "--spread"),
-            *("--rate-scale", f"{rate_rps / recorded_rps(arguments.trace, requests):.6g}"),
-            *("--slo-ttft-ms", str(model.ttft_ms), "--slo-ttft-per-token-ms", str(model.ttft_per_token_ms)),
-            *("--slo-tbt-ms", str(model.tbt_ms), "--attainment", str(ATTAINMENT)),
-            *("--timeout-s", "300", "--allow-failures", "--json", str(file)),
-        ],
-        stdout=sys.stderr,
-        check=True,
+    found = local_service.bench(
+        url,
+        folder,
+        *("--trace", str(arguments.trace), "--length-scale", str(model.length_scale)),
+        *("--requests", str(requests), "--spread"),
+        *("--rate-scale", f"{rate_rps / recorded_rps(arguments.trace, requests):.6g}"),
+        *("--slo-ttft-ms", str(model.ttft_ms), "--slo-ttft-per-token-ms", str(model.ttft_per_token_ms)),
+        *("--slo-tbt-ms", str(model.tbt_ms), "--attainment", str(ATTAINMENT)),
+        *("--timeout-s", "300", "--allow-failures"),
     )
-    found: dict[str, Any] = json.loads(file.read_text())
     kept = (
         *("requests", "failed", "duration_s", "attainment", "ttft_attainment", "tbt_attainment"),
         *("goodput_rps", "ttft_ms", "tbt_ms"),

@@ -11,9 +11,7 @@ nodes, router and load share the cores, and so do times.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -50,17 +48,12 @@ def service(folder: Path, nodes: int, kv_tokens: int) -> Path:
 
 
 def measured(folder: Path, url: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    file = folder / "result.json"
-    subprocess.run(
-        [
-            *(*local_service.DRIFT, "bench", "--url", url, "--trace", str(arguments.trace)),
-            *("--length-scale", str(arguments.length_scale), "--rate-scale", str(arguments.rate_scale)),
-            *("--timeout-s", "600", "--json", str(file)),
-        ],
-        stdout=sys.stderr,
-        check=True,
+    found = local_service.bench(
+        url,
+        folder,
+        *("--trace", str(arguments.trace), "--length-scale", str(arguments.length_scale)),
+        *("--rate-scale", str(arguments.rate_scale), "--timeout-s", "600"),
     )
-    found: dict[str, Any] = json.loads(file.read_text())
     kept = (
         *("mode", "requests", "failed", "clipped_prompts", "duration_s", "prompt_tokens", "cached_tokens"),
         *("cached_share", "output_tokens", "ttft_ms", "tbt_ms"),
