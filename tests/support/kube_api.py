@@ -94,7 +94,7 @@ class KubeApi:
                         return found
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
-            shown = json.dumps(found, indent=1)
+            shown = json.dumps(_readable(found), indent=1)
             raise TimeoutError(f"{path} is not as awaited within {deadline_s:g} s: {shown}") from None
 
     async def follow(self, path: str, **query: str) -> AsyncIterator[tuple[str, Object]]:
@@ -181,3 +181,11 @@ async def session(kubeconfig: Path) -> AsyncIterator[tuple[aiohttp.ClientSession
 async def connect(kubeconfig: Path) -> AsyncIterator[KubeApi]:
     async with session(kubeconfig) as (made, server):
         yield KubeApi(made, server)
+
+
+def _readable(found: Object | None) -> Object | None:
+    """Its status first, which tells most, and without who wrote which field, which is most of it."""
+    if found is None or "items" in found:
+        return found
+    metadata = {key: part for key, part in found.get("metadata", {}).items() if key != "managedFields"}
+    return {"status": found.get("status")} | found | {"metadata": metadata}

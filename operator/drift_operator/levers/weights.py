@@ -12,8 +12,8 @@ target tell of too much work.
 
 The headroom answers to the weight, late and the more steeply the busier a node is, so what is wanted is approached
 and not taken at once: down by at most half, after each step for as long as it takes to see what that did, and up
-by half of the way, after a pause that grows fourfold whenever a step up had to be taken back. So the loop comes to
-rest whatever its gain and delay are.
+by half of the way or LEAST_RISE, after a pause that grows fourfold whenever a step up had to be taken back. So the
+loop comes to rest whatever its gain and delay are.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ load at 85 % differ by as much from moment to moment."""
 
 STEP = 0.1
 """Weights are told in steps of it..."""
+
+LEAST_RISE = 0.2
+"""Of a weight that rises: the others carry its load meanwhile. A node whose queue has gone is at 1 again after two
+rises from 0.5; with 0.1 it took four, and two nodes beside it broke a promise for 20 s longer that all three could
+keep. Nodes of different speed under 150 random loads fell 8.6 times in 40 minutes, and 8.4 times with 0.1."""
 
 STILL = 0.15
 """...and stay for differences below this."""
@@ -176,7 +181,7 @@ def _step(weighing: Weighing, wanted: float, now_s: float) -> float:
     if wanted <= max(weight - STILL, FLOOR) < weight and now_s - weighing.changed_s >= DWELL_S:
         return _told(max(wanted, weight / 2))
     if wanted > weight and wanted >= min(weight + STILL, 1.0) and _rested(weighing, now_s):
-        return _told(min(wanted, weight + max(STEP, (wanted - weight) / 2)))
+        return _told(min(wanted, weight + max(LEAST_RISE, (wanted - weight) / 2)))
     return weight
 
 
