@@ -17,7 +17,7 @@ from drift_router.options import Promise
 class Promised(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What requests without targets of their own are promised."""
 
-    epoch: int
+    epoch: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": MAX_EPOCH})]
     """Of the word that said so; 0: the router's options did."""
     ttft_ms: Annotated[float, msgspec.Meta(gt=0)]
     tbt_ms: Annotated[float, msgspec.Meta(gt=0)]

@@ -31,7 +31,7 @@ def node() -> Iterator[api_node.ApiNode]:
 
 @pytest.mark.parametrize("route", schema_fuzzing.operations(PUBLIC), ids=" ".join)
 def test_the_public_door_answers_as_it_says(node: api_node.ApiNode, route: Route) -> None:
-    schema_fuzzing.try_out(PUBLIC, node.url, route, fields={"model": api_node.MODEL})
+    schema_fuzzing.try_out(PUBLIC, node.url, route, fields={"model": api_node.MODEL, "name": api_node.MODEL})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PlainValidator
 from pydantic_core import PydanticCustomError
 
 MAX_CHOICES = 16
@@ -28,6 +28,13 @@ MAX_NESTING = 64
 
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 TokenId = Annotated[int, Field(ge=0)]
+
+# What the checks below take, in words of the OpenAPI document.
+_Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+_Tokens = Annotated[list[TokenId], Field(min_length=1)]
+_TokenLists = Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_PROMPTS)]
+_Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+_Stops = Annotated[list[_Stop], Field(max_length=MAX_STOPS)]
 
 
 def _refuse(message: str) -> PydanticCustomError:
@@ -127,6 +134,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class TextPart(Body):
+    """Of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
 class StreamOptions(Body):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None  # OpenAI's padding against traffic analysis; there is none here
@@ -177,12 +191,24 @@ class ToolCall(Body):
     index: int | None = None  # clients that collect a stream send it back
 
 
+_SAYS_SOMETHING: list[JsonValue] = [
+    {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+    {
+        "required": ["tool_calls"],
+        "properties": {"role": {"const": "assistant"}, "tool_calls": {"type": "array", "minItems": 1}},
+    },
+]
+"""In words of the OpenAPI document: `chat.for_template` checks it."""
+
+
 class Message(Body):
     """One message of any role; fields that only appear in answers are accepted when clients send them back."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": _SAYS_SOMETHING})
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[
-        str | None, PlainValidator(_check_content, json_schema_input_type=str | list[dict[str, str]] | None)
+        str | None, PlainValidator(_check_content, json_schema_input_type=str | list[TextPart] | None)
     ] = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_CALLS)
@@ -240,9 +266,9 @@ class Generation(Ignored, Routed):
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     seed: Seed | None = None
-    stop: Annotated[
-        list[str], PlainValidator(_check_stops, json_schema_input_type=str | list[str] | None)
-    ] = Field(default_factory=list)
+    stop: Annotated[list[str], PlainValidator(_check_stops, json_schema_input_type=_Stop | _Stops | None)] = (
+        Field(default_factory=list)
+    )
     stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
     ignore_eos: bool | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
@@ -258,7 +284,7 @@ class Generation(Ignored, Routed):
 class CompletionRequest(Generation):
     prompt: Annotated[
         list[str | list[int]],
-        PlainValidator(_check_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+        PlainValidator(_check_prompts, json_schema_input_type=str | _Texts | _Tokens | _TokenLists),
     ]
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     echo: bool | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
 from drift_router import documents
 from drift_router.discovery.sources import Listener
 from drift_router.nodes import addresses
-from drift_router.nodes.addresses import Address
+from drift_router.nodes.addresses import MAX_NODES, Address
 
 MAX_EPOCH = (1 << 63) - 1
 
@@ -17,8 +18,8 @@ MAX_EPOCH = (1 << 63) - 1
 class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All nodes, as of the word `epoch`. The same epoch may be said again."""
 
-    epoch: int
-    nodes: tuple[Address, ...]
+    epoch: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1, "maximum": MAX_EPOCH})]
+    nodes: Annotated[tuple[Address, ...], msgspec.Meta(extra_json_schema={"maxItems": MAX_NODES})]
 
     def __post_init__(self) -> None:
         if not 1 <= self.epoch <= MAX_EPOCH:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -24,20 +25,29 @@ _EVENTS_URL = re.compile(rf"tcp://{_HOST}:(?P<port>\d{{1,6}})")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:/-]{0,251}[A-Za-z0-9])?")
 
 
+def _told(pattern: re.Pattern[str], **more: int) -> msgspec.Meta:
+    """For the admin port's document. `Address` checks it itself, as its words name the value and the limit, too."""
+    return msgspec.Meta(extra_json_schema={"pattern": f"^{pattern.pattern.replace('?P<port>', '')}$", **more})
+
+
+_ApiUrl = Annotated[str, _told(_URL)]
+_EventsUrl = Annotated[str, _told(_EVENTS_URL)]
+
+
 class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One node. It is the same node as long as its name and all of its URLs are."""
 
-    name: str
+    name: Annotated[str, _told(_NAME, minLength=1, maxLength=253)]
     """Shown in logs, metrics and explanations."""
-    url: str
+    url: _ApiUrl
     """http://HOST:PORT of its OpenAI API."""
-    control_url: str | None = None
+    control_url: _ApiUrl | None = None
     """Of its control port; None: it is no node of ours, and only what it answers is known of it."""
-    events_url: str | None = None
+    events_url: _EventsUrl | None = None
     """tcp://HOST:PORT where a vLLM node publishes its KV events; None: it is no such node."""
-    replay_url: str | None = None
+    replay_url: _EventsUrl | None = None
     """tcp://HOST:PORT where it tells those that were missed: with `events_url`, and only with it."""
-    weight: float = 1.0
+    weight: Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})] = 1.0
     """Of new requests, beside others' that would do as well; 0: none."""
     draining: bool = False
     """Finishes what it has and gets nothing new."""
