@@ -28,10 +28,10 @@ from drift_operator.local import ports
 from drift_operator.objects.kinds import AUTOSCALER, ROLE, ROLE_BINDING, SERVICE_ACCOUNT, Kind
 from drift_operator.options import OperatorOptions
 from kept_figures import KeptFigures
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
-DEADLINE_S = 60.0
 LOOK_S = 0.25
 
 SERVICE = "llm"
@@ -116,7 +116,7 @@ async def bed(cluster: Cluster) -> AsyncIterator[Bed]:
         door = HpaDoor(options, own, figures, Pulse())
         serving = asyncio.create_task(door.run())
         try:
-            await until(lambda: _available(api))
+            await until(lambda: _available(api), LOOK_S)
             yield Bed(api, namespace, cluster.host, door, figures)
         finally:
             serving.cancel()
@@ -150,15 +150,15 @@ def test_a_real_hpa_scales_up_holds_when_it_is_told_nothing_and_scales_down(cont
             found.told(2.0)
             await found.api.create(AUTOSCALER, _hpa(found.namespace))
 
-            await until(_scaled(found, 4))
+            await until(_scaled(found, 4), LOOK_S)
 
             found.told(None)
             await found.follow(4)
-            await until(_said(found, "ScalingActive", "False"))
+            await until(_said(found, "ScalingActive", "False"), LOOK_S)
             assert await found.scaled_to() == 4
 
             found.told(0.5)
-            await until(_scaled(found, 2))
+            await until(_scaled(found, 2), LOOK_S)
 
     asyncio.run(scenario())
 
@@ -168,7 +168,7 @@ def test_clients_find_the_metrics_by_discovery(control_plane: Cluster) -> None:
         async with bed(control_plane) as found:
             document = await found.api.get_path(external_metrics.ROOT)
             assert {one["name"] for one in document["resources"]} == set(external_metrics.METRICS)
-            await until(lambda: _listed(found.api))
+            await until(lambda: _listed(found.api), LOOK_S)
 
     asyncio.run(scenario())
 
@@ -198,14 +198,6 @@ def test_a_token_opens_what_its_account_may_read_and_nothing_else(control_plane:
             assert await _direct(found, None) == 401
 
     asyncio.run(scenario())
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    for _ in range(round(DEADLINE_S / LOOK_S)):
-        if await condition():
-            return
-        await asyncio.sleep(LOOK_S)
-    raise TimeoutError(f"not within {DEADLINE_S:g} s")
 
 
 def _scaled(found: Bed, count: int) -> Callable[[], Awaitable[bool]]:

@@ -19,6 +19,7 @@ from drift_router.index.hints import Hints
 from drift_router.index.prefixes import PrefixIndex
 from drift_router.nodes import control_feed, feeds, following
 from drift_router.snapshots import IndexState
+from waiting import until
 
 TOKEN = "secret"
 SLOT = 3
@@ -158,12 +159,6 @@ def follow(test: Callable[[Setting], Awaitable[None]]) -> None:
                 await setting.following.close()
 
     asyncio.run(run())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.002)
 
 
 def test_every_change_arrives() -> None:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 import processes
+import waiting
 from drift_engine.errors import OptionsError
 from drift_router import options
 from drift_router.options import Limits, Patience, RouterOptions
@@ -64,12 +65,9 @@ async def connect(process: RouterProcess) -> Caller:
     return caller
 
 
-async def until(condition: Any) -> None:
-    for _ in range(300):
-        if await asyncio.to_thread(condition):
-            return
-        await asyncio.sleep(0.05)
-    raise TimeoutError
+async def until(condition: Callable[[], bool]) -> None:
+    """What blocks while it asks."""
+    await waiting.until(lambda: asyncio.to_thread(condition), look_s=0.05)
 
 
 def shown(process: RouterProcess) -> list[Any]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable
 
 LOOK_S = 0.01
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
+"""Many times what anything takes that is waited for: a machine that does other things, too, is late and not wrong."""
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], look_s: float = LOOK_S) -> None:
     """Raises TimeoutError."""
-    for _ in range(round(DEADLINE_S / LOOK_S)):
-        if condition():
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + DEADLINE_S
+    while True:
+        found = condition()
+        if await found if inspect.isawaitable(found) else found:
             return
-        await asyncio.sleep(LOOK_S)
-    raise TimeoutError(f"not within {DEADLINE_S:g} s")
+        if loop.time() > end_s:
+            raise TimeoutError(f"not within {DEADLINE_S:g} s")
+        await asyncio.sleep(look_s)
