@@ -35,11 +35,15 @@ def build(shape: dict[str, Any]) -> Any:
 
 
 def write(path: Path, model: Any) -> Path:
-    """Saves the model with a byte tokenizer, so that a server can load and serve it."""
+    """Saves the model with a byte tokenizer, so that a server can load and serve it. Ids beyond the bytes are words
+    that no prompt has: random weights draw them, and a client sees a text for each.
+    """
     path.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(path)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    words = [f"\u0120w{number}" for number in range(len(alphabet), model.config.vocab_size)]
+    vocabulary = {token: number for number, token in enumerate([*alphabet, *words])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(path / "tokenizer.json"))

@@ -170,17 +170,17 @@ def main() -> int:
                 "promise": MODELS[model]._asdict(),
                 "levers": {name: run(uri, MODELS[model], name, options) for name in VARIANTS},
             }
-    results.write(
-        {
-            "benchmark": "operator/levers",
-            "machine": described,
-            "trace": options.trace.name,
-            "nodes": NODES,
-            "attainment": ATTAINMENT,
-            "models": found,
-        },
-        options.json,
-    )
+            results.write(
+                {
+                    "benchmark": "operator/levers",
+                    "machine": described,
+                    "trace": options.trace.name,
+                    "nodes": NODES,
+                    "attainment": ATTAINMENT,
+                    "models": found,
+                },
+                options.json,
+            )
     return 0
 
 
