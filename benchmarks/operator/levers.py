@@ -64,7 +64,7 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "drift-tiny": Model(0.25, 400, 1.0, 80, (6.0, 10.0, 14.0)),
+    "drift-tiny": Model(0.25, 400, 1.0, 80, (2.0, 4.0, 6.0)),
     "117M": Model(0.125, 1500, 4.0, 300, (1.2, 2.4, 4.8)),
 }
 """The lengths are those of the trace times the scale: a node has a third of two cores."""
