@@ -96,6 +96,18 @@ def test_a_weight_that_rose_too_far_waits_longer_each_time() -> None:
     assert max(pauses) > 8 * REST_S
 
 
+def test_a_node_whose_queue_has_gone_is_back_after_two_rises() -> None:
+    """Others carry its load meanwhile."""
+    lever = Lever(node("a"), node("b", kv_usage=1.0))
+    assert lever.after(1)["b"] == 0.5
+    told = dict(lever.state.nodes)
+    told["b"] = dataclasses.replace(told["b"], headroom=1.0)
+    lever.state = dataclasses.replace(lever.state, nodes=told)
+    lever.decisions.clear()
+    assert lever.after(3 * REST_S, node("a"), node("b"))["b"] == 1.0
+    assert [(each.node, each.after) for each in lever.decisions] == [("b", "0.8"), ("b", "1")]
+
+
 def test_the_only_best_node_is_not_lowered_while_the_others_may_not_rise() -> None:
     """With two nodes, less for the one is more for the other: that may not go round the pauses."""
     lever = Lever(node("a"), node("b", kv_usage=0.95))
