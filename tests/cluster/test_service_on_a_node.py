@@ -29,6 +29,8 @@ from nginx_ingress import Door
 HOST = installed.EXAMPLE["spec"]["expose"]["ingress"]["host"]
 QUESTION = "What is Drift?"
 LONG = "Count from one to forty, in words, one after the other, without stopping."
+TRUTH_S = 15.0
+"""Within this the status has to say what happened."""
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,7 @@ def test_node_pod_that_is_killed_costs_no_answer(home: Kubectl, two: str, door: 
                 and installed.status(home, two)["readyReplicas"] == 1
             ),
             "the status to tell of it",
+            TRUTH_S,
         )
         asking.more(2)
     finally:
@@ -191,6 +194,7 @@ def test_node_whose_network_is_cut_costs_no_answer(
                     or installed.condition(home, two, "MetricsAvailable").get("status") == "False"
                 ),
                 "the status to tell of it",
+                TRUTH_S,
             )
             asking.more(2)
     finally:

@@ -31,6 +31,7 @@ NODES = 2
 TRACE = documents.REPOSITORY / "tests" / "support" / "traces" / "mooncake_conversation_piece.jsonl"
 QUESTION, ANSWER = "What is Drift?", "Drift serves large language models under latency promises."
 TOKEN = "a-token-for-the-console"
+TRUTH_S = 15.0
 REPLAY_S = 300
 
 
@@ -143,7 +144,7 @@ def test_from_install_to_why_a_killed_node_failed_nothing(
                 victim = working(home)
                 others = names(home) - {victim}
                 home("delete", "pod", victim, "--force", "--grace-period=0")
-                until(lambda: told(home, victim), "the status to tell of it")
+                until(lambda: told(home, victim), "the status to tell of it", TRUTH_S)
                 output, _ = bench.communicate(timeout=REPLAY_S)
             finally:
                 bench.kill()

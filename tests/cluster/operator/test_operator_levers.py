@@ -22,6 +22,9 @@ TALK = Demand(requests_per_s=60, prompt_tokens=1024, output_tokens=128)
 
 QUICK = {"minReplicas": 1, "maxReplicas": 4, "stabilization": {"up": "0s", "down": "5s"}, "predictor": "None"}
 
+TRUTH_S = 15
+"""In which the status tells what happened."""
+
 CLOCK_S = 20
 """Longer than the replicas' clock."""
 
@@ -98,7 +101,7 @@ def test_a_node_that_does_not_keep_its_set_point_is_told(scene: Scene) -> None:
     scene.until(lambda status: condition(status, "SplitConverged") == "True")
     (node,) = scene.nodes()
     node.obeys = False
-    status = scene.until(lambda status: condition(status, "SplitConverged") == "False")
+    status = scene.until(lambda status: condition(status, "SplitConverged") == "False", deadline_s=TRUTH_S)
     assert node.start.name in message(status, "SplitConverged")
 
 
@@ -123,14 +126,18 @@ def unusable(bed: Bed) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("mishap", MISHAPS)
 def test_reports_that_cannot_be_used_are_told_and_levers_hold(unusable: Scene, mishap: Mishap) -> None:
-    unusable.until(lambda status: condition(status, "MetricsAvailable") == "False", mishap)
+    unusable.until(
+        lambda status: condition(status, "MetricsAvailable") == "False", mishap, deadline_s=TRUTH_S
+    )
     unusable.service(mishap).demand = RUSH  # nobody can know
     time.sleep(5)
     assert len(unusable.nodes(mishap)) == 2
     unusable.service(mishap).demand = QUIET
     for pod in (*unusable.nodes(mishap), *unusable.routers(mishap)):
         pod.mishap = Mishap.NONE
-    status = unusable.until(lambda status: condition(status, "MetricsAvailable") == "True", mishap)
+    status = unusable.until(
+        lambda status: condition(status, "MetricsAvailable") == "True", mishap, deadline_s=30
+    )
     assert not scaled(status)
 
 

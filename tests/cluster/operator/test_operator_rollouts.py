@@ -135,7 +135,7 @@ def test_a_rollout_that_kubectl_undoes_is_taken_back_and_capacity_stays(
 def test_a_crashed_node_comes_back_and_is_missed_until_then(busy: Scene, bed: Bed) -> None:
     victim = busy.nodes()[0].start.name
     bed.kubelet.crash(busy.namespace, victim)
-    busy.until(lambda status: status.get("readyReplicas") == 1)
+    busy.until(lambda status: status.get("readyReplicas") == 1, deadline_s=15)
     busy.until_ready(nodes=2)
 
 

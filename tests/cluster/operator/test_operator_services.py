@@ -187,6 +187,6 @@ def test_a_router_without_a_node_is_no_ready_service(scene: Scene, bed: Bed) -> 
     scene.until_ready()
     (node,) = scene.nodes()
     bed.kubelet.hold_unready(scene.namespace, node.start.name)
-    scene.until(lambda status: condition(status, "Ready") == "False")
+    scene.until(lambda status: condition(status, "Ready") == "False", deadline_s=15)
     bed.kubelet.hold_unready(scene.namespace, node.start.name, False)
     scene.until_ready()
