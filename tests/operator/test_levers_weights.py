@@ -39,6 +39,12 @@ class Lever:
             self.decisions += made
         return {name: one.weight for name, one in self.state.nodes.items()}
 
+    def remember(self, name: str, **changes: Any) -> None:
+        """Of a node, as if it had been so."""
+        told = dict(self.state.nodes)
+        told[name] = dataclasses.replace(told[name], **changes)
+        self.state = dataclasses.replace(self.state, nodes=told)
+
 
 node = lever_scenes.node
 
@@ -100,9 +106,7 @@ def test_a_node_whose_queue_has_gone_is_back_after_two_rises() -> None:
     """Others carry its load meanwhile."""
     lever = Lever(node("a"), node("b", kv_usage=1.0))
     assert lever.after(1)["b"] == 0.5
-    told = dict(lever.state.nodes)
-    told["b"] = dataclasses.replace(told["b"], headroom=1.0)
-    lever.state = dataclasses.replace(lever.state, nodes=told)
+    lever.remember("b", headroom=1.0)
     lever.decisions.clear()
     assert lever.after(3 * REST_S, node("a"), node("b"))["b"] == 1.0
     assert [(each.node, each.after) for each in lever.decisions] == [("b", "0.8"), ("b", "1")]
@@ -112,9 +116,7 @@ def test_the_only_best_node_is_not_lowered_while_the_others_may_not_rise() -> No
     """With two nodes, less for the one is more for the other: that may not go round the pauses."""
     lever = Lever(node("a"), node("b", kv_usage=0.95))
     assert lever.after(2)["b"] == 0.5
-    told = dict(lever.state.nodes)
-    told["b"] = dataclasses.replace(told["b"], rest_s=200.0)
-    lever.state = dataclasses.replace(lever.state, nodes=told)
+    lever.remember("b", rest_s=200.0)
     assert lever.after(150, node("a", kv_usage=0.95), node("b")) == {"a": 1.0, "b": 0.5}
     assert lever.after(60, node("a", kv_usage=0.95), node("b"))["b"] == 1.0
 
