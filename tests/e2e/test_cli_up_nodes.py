@@ -121,7 +121,7 @@ def test_three_nodes_stand_behind_one_address_and_a_killed_one_loses_nothing(
 
 def test_drift_tiny_behind_a_router_loses_nothing() -> None:
     with started(EXAMPLE, "--log-level", "warning") as fleet:
-        loses_nothing(fleet, 6, 150)
+        loses_nothing(fleet, 6, 400)
         fleet.process.send_signal(signal.SIGINT)
         assert fleet.ended() == 0
 

@@ -17,11 +17,14 @@ import pytest
 
 import real_node
 import router_process
+from drift_router.options import Promise
 from http_calls import get, post
 from router_process import RouterProcess
 
 NODES = 3
 CHAT = "/v1/chat/completions"
+ROOMY = Promise(ttft_ms=20_000, tbt_ms=2_000)
+"""That no stall of this machine breaks: a router that sees a promise broken leaves cached pages where they are."""
 HEADERS = ["-H", "content-type: application/json", "-H", "expect: 100-continue"]
 TRUSTED = {"x-drift-token": real_node.TOKEN}
 
@@ -46,7 +49,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[lis
 @pytest.fixture(scope="module")
 def router(nodes: list[real_node.RealNode]) -> Iterator[RouterProcess]:
     with router_process.router(
-        *[f"{node.url},{node.control_url}" for node in nodes], token=real_node.TOKEN
+        *[f"{node.url},{node.control_url}" for node in nodes], token=real_node.TOKEN, promise=ROOMY
     ) as process:
         real_node.until(lambda: len(eligible(process)) == NODES, "the nodes behind the router")
         yield process

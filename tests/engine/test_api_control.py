@@ -16,6 +16,7 @@ import pytest
 
 import api_node
 import http_calls
+import waiting
 from drift_engine import wire
 from drift_engine.api import token_gate
 from drift_engine.api.kv_events import Gone, KvLog
@@ -132,6 +133,7 @@ def test_what_the_log_forgot_is_gone(node: api_node.ApiNode) -> None:
         event = stored(sequence, [sequence], sequence - 1 or None)
         node.call(functools.partial(node.core.send, event))
     node.call(lambda: node.core.send(wire.KvEvents(100, [])))
+    node.call(lambda: waiting.until(lambda: node.context.kv_log.sequence == 99))
     assert http_calls.get(node.control_url, "/kv/v1/events?after=3", TOKEN).status == 410
     assert http_calls.get(node.control_url, "/kv/v1/events?after=5000", TOKEN).status == 410
     bad = http_calls.get(node.control_url, "/kv/v1/events?after=x", TOKEN)
