@@ -16,6 +16,7 @@ from typing import Any
 
 import fake_core
 import small_tokenizers
+import waiting
 from drift_engine import wire
 from drift_engine.api import control
 from drift_engine.api.admission import Admission
@@ -65,7 +66,7 @@ class ApiNode:
             raise self.failure
         self._folder.cleanup()
 
-    def call(self, function: Callable[[], Any], timeout_s: float = 20) -> Any:
+    def call(self, function: Callable[[], Any], timeout_s: float = 2 * waiting.DEADLINE_S) -> Any:
         """Runs it in the node's loop and returns its result."""
 
         async def run() -> Any:

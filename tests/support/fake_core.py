@@ -24,6 +24,7 @@ import zmq
 import zmq.asyncio
 from tokenizers import Tokenizer
 
+import waiting
 from drift_engine import wire
 
 EOS = 2
@@ -116,7 +117,7 @@ class FakeCore:
     async def send(self, message: wire.FromCore) -> None:
         await self._socket.send(wire.encode(message))
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = waiting.DEADLINE_S) -> None:
         """Waits until something that a message or a step changes has come true."""
         async with asyncio.timeout(timeout_s), self.changed:
             await self.changed.wait_for(condition)
