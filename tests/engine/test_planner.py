@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import fused, order, planner
+from drift_engine.scheduling import fused, order, planner, splits
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import Cut, Flight, Running, State
+from drift_engine.scheduling.views import Cut, Flight, Running, State, Waiting
 from planner_pictures import LAYERS, SPLITS, Speeds, Unknown, decoding, lanes, new, state
 
 
@@ -203,6 +203,38 @@ def test_a_smaller_decode_part_is_taken_with_room_to_spare_only() -> None:
         assert plan.split.decode_sms == expected
 
 
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ((), wire.Split(5, 3)),  # the step takes 40 ms, with three SMs 67; the prefill 43 and 26
+        ((new("q", 400),), wire.Split(3, 5)),  # all prefill there is takes 106 ms on five
+    ],
+)
+def test_a_step_that_would_outlast_all_prefill_gets_more_sms(
+    others: tuple[Waiting, ...], expected: wire.Split
+) -> None:
+    picture = state(waiting=(new("p", 130), *others), running=(decoding("d", 9),), lanes=lanes())
+    plan = planner.plan(wire.Mode.MUX, picture, Speeds(0.200, 0.001, saturated=8), 0.0)
+    assert (plan.split, plan.base) == (expected, wire.Split(3, 5))
+
+
+@given(decode_s=st.floats(0.01, 2.0), tokens=st.integers(1, 5000), base=st.integers(0, len(SPLITS) - 1))
+def test_balance_never_takes_from_decode_nor_makes_the_later_phase_end_later(
+    decode_s: float, tokens: int, base: int
+) -> None:
+    latency, work = Speeds(decode_s, 0.001, saturated=8), Load.prefill([(tokens, 0)])
+    rows = Load.decode(1, 10)
+
+    def both_s(split: wire.Split) -> float:
+        times = latency.pass_s(rows, split.decode_sms), latency.pass_s(work, split.prefill_sms)
+        return max(time_s or 0.0 for time_s in times)
+
+    found = splits.balanced(state(lanes=lanes()), SPLITS[base], rows, work, latency)
+    assert found.decode_sms >= SPLITS[base].decode_sms
+    assert both_s(found) <= both_s(SPLITS[base])
+    assert splits.balanced(state(lanes=lanes()), SPLITS[base], rows, work, Unknown()) == SPLITS[base]
+
+
 def test_layers_are_launched_as_far_as_the_decode_step_lasts() -> None:
     # 10 layers of 6 ms each on 7 SMs, beside a step of 20 ms
     latency = Speeds(0.020, 0.001)
@@ -348,7 +380,9 @@ def test_auto_is_fused_where_the_device_has_one_lane() -> None:
     [
         (100, 0.10, 1.0, 9.0, ["p"]),  # short and late behind it: goes between two layers
         (100, 0.60, 1.0, 9.0, []),  # makes its target behind it
-        (100, 0.01, 1.0, 9.0, []),  # does not make its target before it either
+        (200, 0.01, 1.0, 9.0, []),  # does not make its target before it either
+        (100, 0.01, 1.0, 9.0, ["p"]),  # but takes next to nothing of its time,
+        (100, 0.01, 0.31, 9.0, []),  # with which it would miss its target
         (1300, 0.40, 1.0, 9.0, []),  # longer than what is left
         (100, 0.10, 0.31, 9.0, []),  # the one that is cut would miss its target
         (100, 0.10, 0.20, 9.0, ["p"]),  # the one that is cut misses its target anyway

@@ -10,7 +10,7 @@ from drift_engine import wire
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import admission, order, overtaking, planner
 from drift_engine.scheduling.plans import Plan
-from drift_engine.scheduling.views import NOTHING, Cut, Lanes, Running, State
+from drift_engine.scheduling.views import NOTHING, Cut, Flight, Lanes, Running, State
 from planner_pictures import SPLITS, Speeds, Unknown, decoding, lanes, new, state
 
 SPEEDS = Speeds(0.02, 0.002)
@@ -45,7 +45,8 @@ REST = Load.prefill([(3200, 1600)])
         (100, 0.2, NOTHING, False),  # makes its target behind the pass
         (100, 0.2, REST, True),  # not behind the prompt, of which the pass is a part
         (100, 1.0, REST, False),  # behind the prompt too
-        (100, 0.02, REST, False),  # not even before it
+        (400, 0.02, REST, False),  # not even before it
+        (100, 0.02, REST, True),  # but takes next to nothing of what is left
         (600, 0.2, NOTHING, False),  # longer than what is left of the pass
         (600, 0.2, REST, True),  # not than what is left of the prompt
         (4000, 1.5, REST, False),
@@ -132,7 +133,11 @@ def between(short_tokens: int, short_deadline_s: float, long: Running) -> State:
     [
         (100, 0.2, 2.0, 0.0, "p"),  # late behind all that is left of the long one
         (100, 1.0, 2.0, 0.0, "long"),  # makes its target behind it
-        (100, 0.02, 2.0, 0.0, "long"),  # does not make it before it
+        (400, 0.02, 2.0, 0.0, "long"),  # does not make it before it
+        (100, 0.02, 2.0, 0.0, "p"),  # but takes next to nothing of what is left,
+        (100, 0.02, 0.91, 0.0, "long"),  # with which the long one would be late
+        (400, 0.20, 2.0, 0.7, "long"),  # is late and has not aged after 0.7 s,
+        (400, 0.20, 1.8, 0.9, "p"),  # but after 0.8, whatever becomes of the long one
         (4000, 1.5, 2.0, 0.0, "long"),  # is the longer one
         (100, 0.2, 0.91, 0.0, "long"),  # would make it late
         (100, 0.2, 0.80, 0.0, "p"),  # which is late anyway
@@ -175,6 +180,35 @@ def test_beside_decode_a_prefill_has_its_part_of_the_device() -> None:
     for rows, expected in (((), False), ((decoding("d", 9),), True)):
         beside = replace(picture, running=(under_way(), *rows), lanes=lanes(split=wire.Split(4, 4)))
         assert overtaking.between_passes(beside, admission.make_room(beside), SPEEDS, 0.0) is expected
+
+
+def test_where_rows_share_the_passes_a_prefill_takes_longer() -> None:
+    """Rows that take 20 ms of 80 leave it three quarters of the time: 1.2 s for the long one's 0.9."""
+    for rows, expected in (((), False), ((decoding("d", 9),), True)):
+        picture = replace(between(100, 0.95, under_way()), running=(under_way(), *rows))
+        fused = replace(picture, lanes=lanes(split=wire.Split(4, 4), mode=wire.Mode.FUSED))
+        assert overtaking.between_passes(fused, admission.make_room(fused), SPEEDS, 0.0) is expected
+
+
+class Contended(Speeds):
+    """Beside another lane everything takes half as long again."""
+
+    def beside_s(self, load: Load, sms: int, neighbour: Load) -> float | None:
+        return 1.5 * (self.pass_s(load, sms) or 0.0)
+
+
+def test_beside_a_decode_step_a_prefill_takes_longer() -> None:
+    """100 ms of the pass and 800 of the prompt are left on 8 SMs."""
+    speeds, part = Contended(0.02, 0.002), wire.Split(4, 8)
+    for flight, expected in ((None, False), (Flight(Load.decode(1, 9), part, 0.02, 0.08), True)):
+        picture = state(
+            waiting=(new("p", 100, deadline_s=1.0),), lanes=lanes(flight=flight, cut=cut()), in_flight=1
+        )
+        assert overtaking.between_layers(picture, cut(rest=REST, split=part), speeds, 0.0) is expected
+    for rows, expected in (((), False), ((decoding("d", 9),), True)):
+        picture = replace(between(100, 1.0, under_way()), running=(under_way(), *rows))
+        picture = replace(picture, lanes=lanes(split=part, mode=wire.Mode.MUX))
+        assert overtaking.between_passes(picture, admission.make_room(picture), speeds, 0.0) is expected
 
 
 # memory -----------------------------------------------------------------------------------------------------

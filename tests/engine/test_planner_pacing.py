@@ -213,7 +213,7 @@ def hasty(sms: int) -> Costs:
 
 def test_the_core_returns_to_its_split_behind_a_step_in_a_hurry() -> None:
     """A first token that is told at once, in the middle of a step, leaves less than the usual time for the next."""
-    requests = [submit("d", 0.0, 4, 60), submit("l", 0.2, 8000, 2)]
+    requests = [submit("d", 0.0, 4, 60), submit("l", 0.2, 8192, 2)]
     requests += [submit(f"p{index}", 0.3 + 0.137 * index, 24, 3, ttft_ms=35.0) for index in range(6)]
     targets = wire.Targets(4000.0, 0.0, 60.0)
     virtual = VirtualCore(requests, wire.Mode.MUX, hasty, targets=targets, sms=8, max_step_tokens=256)

@@ -67,7 +67,7 @@ def test_saved_time_buys_prefill_a_larger_part_and_a_larger_chunk() -> None:
     found = []
     for due_s in (0.08, 0.16):
         picture = state(
-            waiting=(new("p", 400),), running=(decoding("d", 9, due_s=due_s),), lanes=lanes(), free=1000
+            waiting=(new("p", 2000),), running=(decoding("d", 9, due_s=due_s),), lanes=lanes(), free=1000
         )
         split = planner.plan(wire.Mode.MUX, picture, latency, 0.0).split
         assert split is not None

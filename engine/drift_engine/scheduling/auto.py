@@ -77,7 +77,8 @@ def _mux_s(
     state: State, decode: Load, allowed_s: float, prefill: Load, latency: Predictions, now_s: float
 ) -> float | None:
     """Until the prefill is done on its part; longer by as much as decode misses its time."""
-    split = splits.settled(state, decode, allowed_s, prefill, latency, now_s)
+    settled = splits.settled(state, decode, allowed_s, prefill, latency, now_s)
+    split = splits.balanced(state, settled, decode, prefill, latency)
     step_s = latency.beside_s(decode, split.decode_sms, prefill)
     prefill_s = latency.beside_s(prefill, split.prefill_sms, decode)
     if step_s is None or prefill_s is None:

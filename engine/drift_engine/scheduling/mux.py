@@ -27,13 +27,23 @@ _PROBES = tuple(Load.prefill([(tokens, 0)]) for tokens in PROBE_TOKENS)
 
 
 def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> Chosen:
-    """The fewest decode SMs whose step keeps the time that the rows have; more for a step that is in a hurry."""
+    """The fewest decode SMs whose step keeps the time that the rows have; more for a step that is in a hurry, or that
+    would outlast all prefill there is."""
     allowed_s = fused.allowed_s(state, room, latency, now_s)
     usual_s = slack.usual_s(room.decoding, pressed=state.pressed)
     base = splits.settled(state, room.decode, max(allowed_s, usual_s), prefill, latency, now_s)
-    if allowed_s >= usual_s:  # nobody is in a hurry
-        return Chosen(base, base)
-    return Chosen(splits.urgent(state, base, room.decode, allowed_s, prefill, latency), base)
+    found = base
+    if allowed_s < usual_s:
+        found = splits.urgent(state, base, room.decode, allowed_s, prefill, latency)
+    return Chosen(splits.balanced(state, found, room.decode, _in_line(state, room, prefill), latency), base)
+
+
+def _in_line(state: State, room: Room, prefill: Load) -> Load:
+    """This prefill and those that follow it on its lane, as far as one pass of them."""
+    work = Load.prefill(fused.pending(state, room))
+    for cut in state.lanes.cuts:
+        work += cut.load + cut.rest
+    return work if work.new_tokens > prefill.new_tokens else prefill
 
 
 def batch_tokens(state: State, room: Room, latency: Predictions) -> int:

@@ -1,18 +1,28 @@
 """Whether the first waiting request is prefilled before one that is under way.
 
 It would be late behind it and makes its target before it; the one under way makes its own all the same, or is late
-anyway but has not aged. A longer one never goes first, so that prefills are not torn to pieces. What is under way is
-the whole prompt that is left, not only the pass at work: a prompt of 100,000 tokens takes seconds in pieces that each
-take a fraction of one.
+anyway but has not aged. One that is late already goes first where it takes next to nothing of what is left, or has
+aged: it stands before those in the line that could still overtake. A longer one never goes first, so that prefills
+are not torn to pieces. What is under way is the whole prompt that is left, not only the pass at work: a prompt of
+100,000 tokens takes seconds in pieces that each take a fraction of one. Times are those beside the decode rows of the
+moment.
 """
 
 from __future__ import annotations
 
+from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission, order
+from drift_engine.scheduling import admission, order, slack
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import Cut, Running, State
+
+SMALL_SHARE = 0.1
+"""Of what is left of a prompt, the most that one which is late already may take and go first. Without it a prompt of
+900 tokens, late by 30 ms, waited 7 s behind one of 100,000, and three others behind it (simulated, 8B on an H200)."""
+
+LEAST_SHARE = 0.2
+"""Of a pass's time that prefill is reckoned with where decode rows take nearly all of it. Estimate."""
 
 MAX_INTERRUPTED = 3
 """Each holds the activations of a pass, 2 * max_step_tokens * hidden values: 67 MB for 2,048 tokens of an 8B model in
@@ -23,9 +33,14 @@ def between_layers(state: State, cut: Cut, latency: Predictions, now_s: float) -
     """Before what is left of the prefill that is cut, and of the prompts that it is a part of."""
     if len(state.lanes.cuts) > MAX_INTERRUPTED:
         return False
-    sms = lane_sms(state, cut)
+    flight, sms = state.lanes.flight, lane_sms(state, cut)
     left_s = cut_left_s(cut, sms, latency)
-    return left_s is not None and _before(state, left_s, cut.deadline_s, cut.aged_s, sms, latency, now_s)
+    if left_s is None:
+        return False
+    slowed = 1.0
+    if flight is not None and cut.split is not None:
+        slowed = _slowed_beside(cut.load, sms, flight.load, latency)
+    return _before(state, left_s, cut.deadline_s, cut.aged_s, sms, slowed, latency, now_s)
 
 
 def between_passes(state: State, room: Room, latency: Predictions, now_s: float) -> bool:
@@ -34,12 +49,18 @@ def between_passes(state: State, room: Room, latency: Predictions, now_s: float)
     if not state.waiting or not under_way:
         return False
     lanes, request = state.lanes, under_way[-1]
-    sms = lanes.split.prefill_sms if room.decoding and lanes.split is not None else lanes.sms
+    shares_time = lanes.mode is wire.Mode.FUSED or lanes.split is None or not room.decoding
+    sms = lanes.sms if shares_time or lanes.split is None else lanes.split.prefill_sms
     left_s = prompt_left_s(request, sms, latency)
     if left_s is None:
         return False
+    if shares_time:
+        slowed = _slowed_by_rows(room, sms, latency)
+    else:
+        left = Load.prefill([(request.remaining_tokens, request.computed_tokens)])
+        slowed = _slowed_beside(left, sms, room.decode, latency)
     aged_s = order.aged_s(request.arrival_s, request.deadline_s)
-    return _before(state, left_s, request.deadline_s, aged_s, sms, latency, now_s)
+    return _before(state, left_s, request.deadline_s, aged_s, sms, slowed, latency, now_s)
 
 
 def lane_sms(state: State, cut: Cut) -> int:
@@ -67,22 +88,42 @@ def first_s(state: State, sms: int, latency: Predictions) -> float | None:
     return latency.pass_s(Load.prefill([(first.tokens - first.cached_tokens, first.cached_tokens)]), sms)
 
 
+def _slowed_beside(prefill: Load, sms: int, decode: Load, latency: Predictions) -> float:
+    """How many times longer the prefill takes than alone, beside decode on the other lane."""
+    alone_s, beside_s = latency.pass_s(prefill, sms), latency.beside_s(prefill, sms, decode)
+    return beside_s / alone_s if alone_s and beside_s else 1.0
+
+
+def _slowed_by_rows(room: Room, sms: int, latency: Predictions) -> float:
+    """How many times longer any prefill takes than alone, where decode rows share its passes: each lasts as long as
+    the rows allow, and they have their part of it."""
+    if not room.decoding:
+        return 1.0
+    decode_s = latency.pass_s(room.decode, sms) or 0.0
+    return 1 / max(LEAST_SHARE, 1 - decode_s / slack.promised_s(room.decoding))
+
+
 def _before(
     state: State,
     left_s: float,
     deadline_s: float,
     aged_s: float,
     sms: int,
+    slowed: float,
     latency: Predictions,
     now_s: float,
 ) -> bool:
+    """`left_s` is the time of what is under way alone; it and the first waiting one take `slowed` times as long."""
     first = state.waiting[0]
     if now_s >= aged_s:
         return False
     own_s = first_s(state, sms, latency)
     if own_s is None or own_s >= left_s:
         return False
-    late_behind = now_s + left_s + own_s > first.deadline_s
-    in_time_before = now_s + own_s <= first.deadline_s
-    allowed = now_s + left_s + own_s <= deadline_s or now_s + left_s > deadline_s
-    return late_behind and in_time_before and allowed
+    ready_s, ends_s = now_s + own_s * slowed, now_s + left_s * slowed
+    ends_behind_s = ends_s + own_s * slowed
+    allowed = ends_behind_s <= deadline_s or ends_s > deadline_s
+    if ready_s > first.deadline_s:
+        aged = now_s >= order.aged_s(first.arrival_s, first.deadline_s)
+        return aged or (allowed and own_s <= SMALL_SHARE * left_s)
+    return allowed and ends_behind_s > first.deadline_s
