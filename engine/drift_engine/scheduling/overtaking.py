@@ -49,12 +49,12 @@ def between_passes(state: State, room: Room, latency: Predictions, now_s: float)
     if not state.waiting or not under_way:
         return False
     lanes, request = state.lanes, under_way[-1]
-    shares_time = lanes.mode is wire.Mode.FUSED or lanes.split is None or not room.decoding
-    sms = lanes.sms if shares_time or lanes.split is None else lanes.split.prefill_sms
+    split = lanes.split if room.decoding and lanes.mode is not wire.Mode.FUSED else None
+    sms = lanes.sms if split is None else split.prefill_sms
     left_s = prompt_left_s(request, sms, latency)
     if left_s is None:
         return False
-    if shares_time:
+    if split is None:
         slowed = _slowed_by_rows(room, sms, latency)
     else:
         left = Load.prefill([(request.remaining_tokens, request.computed_tokens)])
