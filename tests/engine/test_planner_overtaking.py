@@ -44,7 +44,7 @@ REST = Load.prefill([(3200, 1600)])
     [
         (100, 0.2, NOTHING, False),  # makes its target behind the pass
         (100, 0.2, REST, True),  # not behind the prompt, of which the pass is a part
-        (100, 1.0, REST, False),  # behind the prompt too
+        (100, 1.3, REST, False),  # behind the prompt too
         (400, 0.02, REST, False),  # not even before it
         (100, 0.02, REST, True),  # but takes next to nothing of what is left
         (600, 0.2, NOTHING, False),  # longer than what is left of the pass
@@ -132,7 +132,8 @@ def between(short_tokens: int, short_deadline_s: float, long: Running) -> State:
     ("tokens", "deadline_s", "long_deadline_s", "now_s", "expected"),
     [
         (100, 0.2, 2.0, 0.0, "p"),  # late behind all that is left of the long one
-        (100, 1.0, 2.0, 0.0, "long"),  # makes its target behind it
+        (100, 1.3, 2.0, 0.0, "long"),  # makes its target behind it
+        (100, 1.1, 2.0, 0.0, "p"),  # by less than what the long one may be late
         (400, 0.02, 2.0, 0.0, "long"),  # does not make it before it
         (100, 0.02, 2.0, 0.0, "p"),  # but takes next to nothing of what is left,
         (100, 0.02, 0.91, 0.0, "long"),  # with which the long one would be late
@@ -176,18 +177,18 @@ def test_of_two_under_way_the_newest_is_the_one_that_is_overtaken() -> None:
 
 
 def test_beside_decode_a_prefill_has_its_part_of_the_device() -> None:
-    picture = between(100, 0.95, under_way())
+    picture = between(100, 1.3, under_way())
     for rows, expected in (((), False), ((decoding("d", 9),), True)):
         beside = replace(picture, running=(under_way(), *rows), lanes=lanes(split=wire.Split(4, 4)))
         assert overtaking.between_passes(beside, admission.make_room(beside), SPEEDS, 0.0) is expected
 
 
 def test_where_rows_share_the_passes_a_prefill_takes_longer() -> None:
-    """Rows that take 20 ms of 80 leave it three quarters of the time: 1.2 s for the long one's 0.9."""
+    """Ten chunks of 90 ms each with 20 ms for the rows: 1.1 s."""
     for rows, expected in (((), False), ((decoding("d", 9),), True)):
-        picture = replace(between(100, 0.95, under_way()), running=(under_way(), *rows))
-        fused = replace(picture, lanes=lanes(split=wire.Split(4, 4), mode=wire.Mode.FUSED))
-        assert overtaking.between_passes(fused, admission.make_room(fused), SPEEDS, 0.0) is expected
+        picture = replace(between(100, 1.3, under_way()), running=(under_way(), *rows))
+        room = admission.make_room(picture)
+        assert overtaking.between_passes(picture, room, SPEEDS, 0.0, chunk_tokens=360) is expected
 
 
 class Contended(Speeds):
@@ -202,11 +203,11 @@ def test_beside_a_decode_step_a_prefill_takes_longer() -> None:
     speeds, part = Contended(0.02, 0.002), wire.Split(4, 8)
     for flight, expected in ((None, False), (Flight(Load.decode(1, 9), part, 0.02, 0.08), True)):
         picture = state(
-            waiting=(new("p", 100, deadline_s=1.0),), lanes=lanes(flight=flight, cut=cut()), in_flight=1
+            waiting=(new("p", 100, deadline_s=1.3),), lanes=lanes(flight=flight, cut=cut()), in_flight=1
         )
         assert overtaking.between_layers(picture, cut(rest=REST, split=part), speeds, 0.0) is expected
     for rows, expected in (((), False), ((decoding("d", 9),), True)):
-        picture = replace(between(100, 1.0, under_way()), running=(under_way(), *rows))
+        picture = replace(between(100, 1.3, under_way()), running=(under_way(), *rows))
         picture = replace(picture, lanes=lanes(split=part, mode=wire.Mode.MUX))
         assert overtaking.between_passes(picture, admission.make_room(picture), speeds, 0.0) is expected
 

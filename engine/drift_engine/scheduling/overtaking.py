@@ -10,9 +10,8 @@ moment.
 
 from __future__ import annotations
 
-from drift_engine import wire
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import admission, order, slack
+from drift_engine.scheduling import admission, order
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.views import Cut, Running, State
@@ -21,8 +20,10 @@ SMALL_SHARE = 0.1
 """Of what is left of a prompt, the most that one which is late already may take and go first. Without it a prompt of
 900 tokens, late by 30 ms, waited 7 s behind one of 100,000, and three others behind it (simulated, 8B on an H200)."""
 
-LEAST_SHARE = 0.2
-"""Of a pass's time that prefill is reckoned with where decode rows take nearly all of it. Estimate."""
+MARGIN_SHARE = 0.3
+"""By so much of what is left may it take longer than predicted: others come and go before it as well. Simulated, 8B,
+the conversation at 100 ms, mean of four rates from 0.95 to 1.1/s: 95.2 % of the requests keep the promise without a
+margin, 96.2 % with 0.1 and 96.7 % with 0.3; a 34B model on the synthetic trace at 25 ms: 95.3, 95.5 and 95.4 %."""
 
 MAX_INTERRUPTED = 3
 """Each holds the activations of a pass, 2 * max_step_tokens * hidden values: 67 MB for 2,048 tokens of an 8B model in
@@ -43,20 +44,26 @@ def between_layers(state: State, cut: Cut, latency: Predictions, now_s: float) -
     return _before(state, left_s, cut.deadline_s, cut.aged_s, sms, slowed, latency, now_s)
 
 
-def between_passes(state: State, room: Room, latency: Predictions, now_s: float) -> bool:
-    """Before the prompt whose next pass would begin now."""
+def between_passes(
+    state: State, room: Room, latency: Predictions, now_s: float, chunk_tokens: int | None = None
+) -> bool:
+    """Before the prompt whose next pass would begin now.
+
+    `chunk_tokens` is the prefill of a pass that decode rows share; None: they have a lane of their own.
+    """
     under_way = admission.prefilling(room)
     if not state.waiting or not under_way:
         return False
     lanes, request = state.lanes, under_way[-1]
-    split = lanes.split if room.decoding and lanes.mode is not wire.Mode.FUSED else None
+    split = lanes.split if room.decoding and chunk_tokens is None else None
     sms = lanes.sms if split is None else split.prefill_sms
     left_s = prompt_left_s(request, sms, latency)
     if left_s is None:
         return False
-    if split is None:
-        slowed = _slowed_by_rows(room, sms, latency)
-    else:
+    slowed = 1.0
+    if chunk_tokens is not None:
+        slowed = _slowed_by_rows(request, room.decode, chunk_tokens, sms, left_s, latency)
+    elif split is not None:
         left = Load.prefill([(request.remaining_tokens, request.computed_tokens)])
         slowed = _slowed_beside(left, sms, room.decode, latency)
     aged_s = order.aged_s(request.arrival_s, request.deadline_s)
@@ -94,13 +101,15 @@ def _slowed_beside(prefill: Load, sms: int, decode: Load, latency: Predictions) 
     return beside_s / alone_s if alone_s and beside_s else 1.0
 
 
-def _slowed_by_rows(room: Room, sms: int, latency: Predictions) -> float:
-    """How many times longer any prefill takes than alone, where decode rows share its passes: each lasts as long as
-    the rows allow, and they have their part of it."""
-    if not room.decoding:
+def _slowed_by_rows(
+    request: Running, decode: Load, chunk_tokens: int, sms: int, left_s: float, latency: Predictions
+) -> float:
+    """How many times longer than alone the prompt takes in chunks, each in a pass with the decode rows."""
+    tokens = max(1, min(chunk_tokens, request.remaining_tokens))
+    chunk_s = latency.pass_s(decode + Load.prefill([(tokens, request.computed_tokens)]), sms)
+    if not chunk_s or not left_s:
         return 1.0
-    decode_s = latency.pass_s(room.decode, sms) or 0.0
-    return 1 / max(LEAST_SHARE, 1 - decode_s / slack.promised_s(room.decoding))
+    return max(1.0, chunk_s * request.remaining_tokens / tokens / left_s)
 
 
 def _before(
@@ -126,4 +135,4 @@ def _before(
     if ready_s > first.deadline_s:
         aged = now_s >= order.aged_s(first.arrival_s, first.deadline_s)
         return aged or (allowed and own_s <= SMALL_SHARE * left_s)
-    return allowed and ends_behind_s > first.deadline_s
+    return allowed and ends_behind_s + MARGIN_SHARE * left_s * slowed > first.deadline_s
