@@ -210,6 +210,11 @@ class Scene:
     def routers(self, name: str = "chat") -> list[FleetRouter]:
         return self.bed.fleet.routers(self.namespace, name)
 
+    def hosts(self, component: str, name: str = "chat") -> list[str]:
+        """Where its pods are, one after the other."""
+        found = self.bed.cluster.get(self.pods, labelSelector=names.selector_text(name, component))
+        return sorted(pod["spec"]["nodeName"] for pod in found["items"])
+
     def objects(self) -> dict[str, str]:
         """Everything that there is, with its version."""
         found: dict[str, str] = {}

@@ -191,7 +191,7 @@ def _pod(service: DriftService, options: OperatorOptions, args: list[str], model
             container,
             options,
             terminationGracePeriodSeconds=pods.grace_s(seconds(service.spec.rollout.drain_timeout)),
-            topologySpreadConstraints=pods.spread(name, names.NODE, ["kubernetes.io/hostname"]),
+            topologySpreadConstraints=pods.spread_over_hosts(name, names.NODE),
             volumes=volumes,
         ),
     }

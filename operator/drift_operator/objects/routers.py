@@ -91,9 +91,8 @@ def _template(service: DriftService, options: OperatorOptions, facts: Facts) -> 
             options,
             automountServiceAccountToken=True,  # it watches EndpointSlices
             terminationGracePeriodSeconds=pods.grace_s(asked.patience.drain_s),
-            topologySpreadConstraints=pods.spread(
-                name, names.ROUTER, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
-            ),
+            topologySpreadConstraints=pods.spread_over_hosts(name, names.ROUTER),
+            affinity=pods.apart_by_zone(name, names.ROUTER),
             tolerations=pods.tolerating_loss(LOST_HOST_S),
             volumes=volumes,
         ),

@@ -49,6 +49,15 @@ def test_it_is_not_ready_before_all_its_nodes_serve(scene: Scene, bed: Bed) -> N
     assert condition(first, "RouterReady") == "True"
 
 
+def test_routers_are_spread_over_hosts_that_no_zone_names(scene: Scene) -> None:
+    services = ("one", "two", "three", "four", "five")
+    for name in services:
+        scene.apply(name)
+    for name in services:
+        scene.until_ready(name)
+        assert scene.hosts(names.ROUTER, name) == ["gpu-0", "gpu-1"]
+
+
 def test_a_deleted_service_leaves_nothing(scene: Scene) -> None:
     scene.apply()
     scene.until_ready()
