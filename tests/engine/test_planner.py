@@ -376,7 +376,7 @@ def test_auto_is_fused_where_the_device_has_one_lane() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "deadline_s", "cut_deadline_s", "cut_aged_s", "expected"),
+    ("tokens", "deadline_s", "cut_deadline_s", "cut_firm_s", "expected"),
     [
         (100, 0.10, 1.0, 9.0, ["p"]),  # short and late behind it: goes between two layers
         (100, 0.60, 1.0, 9.0, []),  # makes its target behind it
@@ -390,10 +390,10 @@ def test_auto_is_fused_where_the_device_has_one_lane() -> None:
     ],
 )
 def test_a_prompt_that_would_be_late_goes_between_the_layers_of_a_long_one(
-    tokens: int, deadline_s: float, cut_deadline_s: float, cut_aged_s: float, expected: list[str]
+    tokens: int, deadline_s: float, cut_deadline_s: float, cut_firm_s: float, expected: list[str]
 ) -> None:
     # 400 ms on 8 SMs, of which 300 are left; 100 tokens take 25
-    cut = Cut(Load.prefill([(1600, 0)]), cut_deadline_s, cut_aged_s, None, 8, launched=2, done=2)
+    cut = Cut(Load.prefill([(1600, 0)]), cut_deadline_s, cut_firm_s, None, 8, launched=2, done=2)
     picture = state(
         waiting=(new("p", tokens, deadline_s=deadline_s),), free=1000, lanes=lanes(cut=cut), in_flight=1
     )

@@ -10,7 +10,7 @@ from drift_engine import wire
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import admission, order, overtaking, planner
 from drift_engine.scheduling.plans import Plan
-from drift_engine.scheduling.views import NOTHING, Cut, Flight, Lanes, Running, State
+from drift_engine.scheduling.views import NOTHING, Cut, Flight, Lanes, Running, State, Waiting
 from planner_pictures import SPLITS, Speeds, Unknown, decoding, lanes, new, state
 
 SPEEDS = Speeds(0.02, 0.002)
@@ -29,10 +29,10 @@ def served(plan: Plan) -> list[str]:
 
 
 def cut(
-    *, rest: Load = NOTHING, split: wire.Split | None = None, deadline_s: float = 2.0, aged_s: float = 8.0
+    *, rest: Load = NOTHING, split: wire.Split | None = None, deadline_s: float = 2.0, firm_s: float = 8.0
 ) -> Cut:
     """A pass of 1,600 tokens, 400 ms on 8 SMs, of which a quarter is left."""
-    return Cut(Load.prefill([(1600, 0)]), deadline_s, aged_s, split, 8, launched=6, done=6, rest=rest)
+    return Cut(Load.prefill([(1600, 0)]), deadline_s, firm_s, split, 8, launched=6, done=6, rest=rest)
 
 
 REST = Load.prefill([(3200, 1600)])
@@ -56,22 +56,22 @@ def test_what_is_left_is_all_of_the_prompt(
     tokens: int, deadline_s: float, rest: Load, expected: bool
 ) -> None:
     picture = state(waiting=(new("p", tokens, deadline_s=deadline_s),), lanes=lanes(cut=cut()), in_flight=1)
-    assert overtaking.between_layers(picture, cut(rest=rest), SPEEDS, 0.0) is expected
+    assert (overtaking.between_layers(picture, cut(rest=rest), SPEEDS, 0.0) is not None) is expected
 
 
 @pytest.mark.parametrize(
-    ("deadline_s", "aged_s", "expected"),
+    ("deadline_s", "firm_s", "expected"),
     [
         (1.0, 8.0, True),  # 900 ms are left, 25 for the short one
         (0.91, 8.0, False),  # it would be late for the short one
         (0.89, 8.0, True),  # it is late anyway
-        (0.89, 0.0, False),  # and has aged
+        (0.89, 0.0, False),  # and is firm
     ],
 )
-def test_the_prompt_under_way_is_not_made_late(deadline_s: float, aged_s: float, expected: bool) -> None:
-    long = cut(rest=REST, deadline_s=deadline_s, aged_s=aged_s)
+def test_the_prompt_under_way_is_not_made_late(deadline_s: float, firm_s: float, expected: bool) -> None:
+    long = cut(rest=REST, deadline_s=deadline_s, firm_s=firm_s)
     picture = state(waiting=(new("p", 100, deadline_s=0.2),), lanes=lanes(cut=long), in_flight=1)
-    assert overtaking.between_layers(picture, long, SPEEDS, 0.0) is expected
+    assert (overtaking.between_layers(picture, long, SPEEDS, 0.0) is not None) is expected
 
 
 def test_a_part_of_the_device_takes_longer() -> None:
@@ -86,7 +86,7 @@ def test_what_is_cached_needs_no_time() -> None:
     for cached, expected in ((0, False), (800, True)):
         short = new("p", 1000, cached=cached, deadline_s=0.2)
         picture = state(waiting=(short,), lanes=lanes(cut=long), in_flight=1)
-        assert overtaking.between_layers(picture, long, SPEEDS, 0.0) is expected
+        assert (overtaking.between_layers(picture, long, SPEEDS, 0.0) is not None) is expected
 
 
 def test_only_so_many_prefills_are_interrupted() -> None:
@@ -97,7 +97,7 @@ def test_only_so_many_prefills_are_interrupted() -> None:
             lanes=Lanes(8, SPLITS, None, (long,) * cuts),
             in_flight=cuts,
         )
-        assert overtaking.between_layers(picture, long, SPEEDS, 0.0) is expected
+        assert (overtaking.between_layers(picture, long, SPEEDS, 0.0) is not None) is expected
 
 
 def test_nobody_overtakes_where_nothing_is_known() -> None:
@@ -137,13 +137,13 @@ def between(short_tokens: int, short_deadline_s: float, long: Running) -> State:
         (400, 0.02, 2.0, 0.0, "long"),  # does not make it before it
         (100, 0.02, 2.0, 0.0, "p"),  # but takes next to nothing of what is left,
         (100, 0.02, 0.91, 0.0, "long"),  # with which the long one would be late
-        (400, 0.20, 2.0, 0.7, "long"),  # is late and has not aged after 0.7 s,
-        (400, 0.20, 1.8, 0.9, "p"),  # but after 0.8, whatever becomes of the long one
+        (400, 0.20, 2.65, 1.5, "long"),  # is late and is not firm after 1.5 s,
+        (400, 0.20, 2.65, 1.7, "p"),  # but after 1.6, whatever becomes of the long one
         (4000, 1.5, 2.0, 0.0, "long"),  # is the longer one
         (100, 0.2, 0.91, 0.0, "long"),  # would make it late
         (100, 0.2, 0.80, 0.0, "p"),  # which is late anyway
-        (100, 3.3, 0.80, 3.1, "p"),  # and has not aged after 3.1 s,
-        (100, 3.5, 0.80, order.aged_s(0.0, 0.80) + 0.1, "long"),  # but after 3.2
+        (100, 6.5, 0.80, 6.3, "p"),  # and is not firm after 6.3 s,
+        (100, 6.7, 0.80, order.firm_s(0.0, 0.80) + 0.1, "long"),  # but after 6.4
     ],
 )
 def test_a_short_prompt_goes_before_the_next_pass_of_a_long_one(
@@ -173,14 +173,18 @@ def test_of_two_under_way_the_newest_is_the_one_that_is_overtaken() -> None:
     medium = under_way(name="medium", remaining=800)  # 200 ms
     for deadline_s, expected in ((0.5, False), (0.2, True)):
         picture = replace(between(100, deadline_s, under_way()), running=(under_way(), medium))
-        assert overtaking.between_passes(picture, admission.make_room(picture), SPEEDS, 0.0) is expected
+        assert (
+            overtaking.between_passes(picture, admission.make_room(picture), SPEEDS, 0.0) is not None
+        ) is expected
 
 
 def test_beside_decode_a_prefill_has_its_part_of_the_device() -> None:
     picture = between(100, 1.3, under_way())
     for rows, expected in (((), False), ((decoding("d", 9),), True)):
         beside = replace(picture, running=(under_way(), *rows), lanes=lanes(split=wire.Split(4, 4)))
-        assert overtaking.between_passes(beside, admission.make_room(beside), SPEEDS, 0.0) is expected
+        assert (
+            overtaking.between_passes(beside, admission.make_room(beside), SPEEDS, 0.0) is not None
+        ) is expected
 
 
 def test_where_rows_share_the_passes_a_prefill_takes_longer() -> None:
@@ -188,7 +192,9 @@ def test_where_rows_share_the_passes_a_prefill_takes_longer() -> None:
     for rows, expected in (((), False), ((decoding("d", 9),), True)):
         picture = replace(between(100, 1.3, under_way()), running=(under_way(), *rows))
         room = admission.make_room(picture)
-        assert overtaking.between_passes(picture, room, SPEEDS, 0.0, chunk_tokens=360) is expected
+        assert (
+            overtaking.between_passes(picture, room, SPEEDS, 0.0, chunk_tokens=360) is not None
+        ) is expected
 
 
 class Contended(Speeds):
@@ -205,11 +211,15 @@ def test_beside_a_decode_step_a_prefill_takes_longer() -> None:
         picture = state(
             waiting=(new("p", 100, deadline_s=1.3),), lanes=lanes(flight=flight, cut=cut()), in_flight=1
         )
-        assert overtaking.between_layers(picture, cut(rest=REST, split=part), speeds, 0.0) is expected
+        assert (
+            overtaking.between_layers(picture, cut(rest=REST, split=part), speeds, 0.0) is not None
+        ) is expected
     for rows, expected in (((), False), ((decoding("d", 9),), True)):
         picture = replace(between(100, 1.3, under_way()), running=(under_way(), *rows))
         picture = replace(picture, lanes=lanes(split=part, mode=wire.Mode.MUX))
-        assert overtaking.between_passes(picture, admission.make_room(picture), speeds, 0.0) is expected
+        assert (
+            overtaking.between_passes(picture, admission.make_room(picture), speeds, 0.0) is not None
+        ) is expected
 
 
 # memory -----------------------------------------------------------------------------------------------------
@@ -223,7 +233,7 @@ def test_who_overtakes_leaves_pages_to_those_under_way(rows: int) -> None:
     for free, admitted in ((needed, ("p",)), (needed - 1, ())):
         picture = replace(between(100, 0.2, under_way()), running=running)
         picture = replace(picture, memory=replace(picture.memory, pages_free=free))
-        found = admission.prefill_first(picture, admission.make_room(picture), 512)
+        found = admission.prefill_alone(picture, admission.make_room(picture), picture.waiting[0], 512)
         assert found[0] == admitted
         assert [chunk.request_id for chunk in found[1]] == list(admitted)
 
@@ -247,7 +257,39 @@ def test_who_does_not_fit_before_a_prompt_waits_behind_it(mode: wire.Mode) -> No
     assert plan.admit == ()
 
 
-def test_only_the_first_of_the_line_overtakes() -> None:
+# the line ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", OVERTAKING)
+def test_one_at_a_time_overtakes(mode: wire.Mode) -> None:
     picture = between(100, 0.2, under_way())
     picture = replace(picture, waiting=(*picture.waiting, new("q", 100, deadline_s=0.2)))
-    assert served(planner.plan(wire.Mode.MUX, picture, SPEEDS, 0.0)) == ["p"]
+    assert served(planner.plan(mode, picture, SPEEDS, 0.0)) == ["p"]
+
+
+@pytest.mark.parametrize("mode", OVERTAKING)
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (new("first", 4000, deadline_s=2.0), "p"),  # ends 1.9 s from now
+        (new("first", 4000, deadline_s=1.91), "long"),  # would be late for the short one
+        (new("first", 4000, deadline_s=1.89), "p"),  # is late anyway,
+        (new("first", 4000, deadline_s=-0.4, arrival_s=-0.5), "p"),  # has aged,
+        (new("first", 4000, deadline_s=-0.9, arrival_s=-1.0), "long"),  # is firm
+        (new("first", 4000, deadline_s=2.0, priority=1), "long"),  # and higher ones go first
+    ],
+)
+def test_a_long_prompt_at_the_head_of_the_line_hides_no_short_one(
+    mode: wire.Mode, first: Waiting, expected: str
+) -> None:
+    """The one under way has 900 ms to go, the first in the line a second."""
+    picture = replace(between(100, 0.2, under_way()), waiting=(first, new("p", 100, deadline_s=0.2)))
+    assert served(planner.plan(mode, picture, SPEEDS, 0.0))[0] == expected
+
+
+def test_only_so_many_of_the_line_are_looked_at() -> None:
+    late = [new(f"long{index}", 4000, deadline_s=0.5) for index in range(overtaking.OVERTAKERS)]
+    for ahead, expected in ((late[1:], True), (late, False)):
+        picture = replace(between(100, 0.2, under_way()), waiting=(*ahead, new("p", 100, deadline_s=0.2)))
+        found = overtaking.between_passes(picture, admission.make_room(picture), SPEEDS, 0.0)
+        assert (found is not None) is expected

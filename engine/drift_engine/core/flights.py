@@ -71,7 +71,7 @@ class _Cut:
     load: Load
     rest: Load
     deadline_s: float
-    aged_s: float
+    firm_s: float
     split: wire.Split | None = None
     parts: list[_Part] = field(default_factory=list)
     done: int = 0
@@ -166,7 +166,7 @@ class Flights:
                 views.Cut(
                     cut.load,
                     cut.deadline_s,
-                    cut.aged_s,
+                    cut.firm_s,
                     cut.split,
                     cut.cut.layers,
                     cut.cut.launched,
@@ -212,7 +212,7 @@ class Flights:
             predicted_s or 0.0,
         )
 
-    def begin(self, rows: tuple[Row, ...], rest: Load, deadline_s: float, aged_s: float) -> None:
+    def begin(self, rows: tuple[Row, ...], rest: Load, deadline_s: float, firm_s: float) -> None:
         """A prefill to be launched by layers; one that is cut already waits until it is done. `rest` is what its
         prompts need behind it."""
         self._cuts.append(
@@ -222,7 +222,7 @@ class Flights:
                 load_of(rows),
                 rest,
                 deadline_s,
-                aged_s,
+                firm_s,
             )
         )
 

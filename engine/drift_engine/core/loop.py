@@ -248,7 +248,7 @@ class Core:
                 begin,
                 _rest(begun, begin),
                 min(request.deadline_s for request in begun),
-                min(order.aged_s(request.arrival_s, request.deadline_s) for request in begun),
+                min(order.firm_s(request.arrival_s, request.deadline_s) for request in begun),
             )
         if plan.base is not None:
             flights.settle(plan.base)

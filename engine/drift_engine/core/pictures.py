@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from drift_engine.cache import KvCache, Match
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Request
-from drift_engine.scheduling import pressure, views
+from drift_engine.scheduling import overtaking, pressure, views
 
 
 def take(
@@ -30,17 +30,22 @@ def take(
         return cache.match(request.tokens, request.submit.salt)
 
     places = limits.max_running - len(queues.running)
-    if lanes.cuts:
-        places = min(places, 1)  # one may interrupt the prefill that is cut
     waiting: tuple[views.Waiting, ...] = ()
     computing: tuple[tuple[int, ...], ...] = ()
     if places > 0 and queues.waiting:
-        available = cache.pages_free + cache.pages_evictable
-        line = queues.line(tokens_per_s, now_s)
-        waiting = tuple(
-            queues.candidates(line, places, limits.max_step_tokens, available, match, cache.version)
-        )
         computing = tuple([r.marks for r in queues.running.values() if r.computed + 1 < len(r.tokens)])
+        available = cache.pages_free + cache.pages_evictable
+        waiting = tuple(
+            queues.candidates(
+                queues.line(tokens_per_s, now_s),
+                overtaking.OVERTAKERS if computing else 1,
+                1 if lanes.cuts else places,  # may interrupt the prefill that is cut
+                limits.max_step_tokens,
+                available,
+                match,
+                cache.version,
+            )
+        )
     memory = views.Memory(cache.page_tokens, cache.pages_total, cache.pages_free, cache.pages_evictable)
     running = queues.running
     return views.State(

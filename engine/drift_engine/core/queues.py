@@ -73,20 +73,21 @@ class Queues:
     def candidates(
         self,
         line: Sequence[Request],
+        at_least: int,
         free_places: int,
         max_tokens: int,
         max_pages: int,
         match: Callable[[Request], Match],
         version: int,
     ) -> Iterator[views.Waiting]:
-        """The head of the line: as much as a step could admit.
+        """The head of the line: as much as a step could admit, and `at_least` so many.
 
         Matching a long prompt against the prefix cache, which is at `version`, is not free, so nobody behind the
         first who exceeds a step's tokens or the available pages is looked at.
         """
         tokens = pages = 0
-        for request in itertools.islice(line, max(0, free_places)):
-            if tokens > max_tokens or pages > max_pages:
+        for index, request in enumerate(itertools.islice(line, max(at_least, free_places))):
+            if index >= at_least and (tokens > max_tokens or pages > max_pages):
                 return
             view = request.waiting_view(match, version)
             tokens += view.tokens - view.cached_tokens

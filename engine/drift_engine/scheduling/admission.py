@@ -54,13 +54,13 @@ Admitted = tuple[tuple[str, ...], tuple[Chunk, ...]]
 """Who is admitted, and chunks of them and of running requests."""
 
 
-def prefill_first(state: State, room: Room, budget_tokens: int) -> Admitted:
-    """The first waiting request alone, if it fits beside what those under way still need."""
+def prefill_alone(state: State, room: Room, request: Waiting, budget_tokens: int) -> Admitted:
+    """This waiting request, if it fits beside what those under way still need."""
     memory, under_way = state.memory, prefilling(room)
     needed = sum(memory.growth(r.computed_tokens, r.remaining_tokens) for r in under_way)
     needed += sum(memory.pages(cut.rest.new_tokens) for cut in state.lanes.cuts)
     alone = replace(room, running=room.decoding, pages=room.pages - needed)
-    state = replace(state, waiting=state.waiting[:1], in_flight=state.in_flight + len(under_way))
+    state = replace(state, waiting=(request,), in_flight=state.in_flight + len(under_way))
     return prefill(state, alone, budget_tokens)
 
 

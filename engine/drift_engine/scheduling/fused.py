@@ -49,8 +49,8 @@ def plan(
         budget_tokens = find_budget_tokens(state, room.decode, step_s, pending(state, room), latency)
     admitted: tuple[str, ...] = ()
     chunks: tuple[Chunk, ...] = ()
-    if overtaking.between_passes(state, room, latency, now_s, budget_tokens):
-        admitted, chunks = admission.prefill_first(state, room, budget_tokens)
+    if (first := overtaking.between_passes(state, room, latency, now_s, budget_tokens)) is not None:
+        admitted, chunks = admission.prefill_alone(state, room, first, budget_tokens)
     if not chunks:
         admitted, chunks = admission.prefill(state, room, budget_tokens, newest_first=True)
     return Plan(

@@ -16,7 +16,7 @@ from drift_engine.scheduling import admission, overtaking, slack, splits, two_la
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
 from drift_engine.scheduling.two_lanes import Chosen, Policy
-from drift_engine.scheduling.views import Cut, State
+from drift_engine.scheduling.views import Cut, State, Waiting
 
 
 def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: float) -> Chosen:
@@ -26,31 +26,34 @@ def split(state: State, room: Room, prefill: Load, latency: Predictions, now_s: 
     return Chosen(found, found)
 
 
-def interrupts(state: State, cut: Cut, latency: Predictions, now_s: float) -> bool:
-    """One that takes longer than what is left of the other gains nothing by going first."""
-    if len(state.lanes.cuts) > 1:
-        return False
+def interrupts(state: State, cut: Cut, latency: Predictions, now_s: float) -> Waiting | None:
+    """The first, unless it takes longer than what is left of the other: it gains nothing by going before it."""
+    if not state.waiting or len(state.lanes.cuts) > 1:
+        return None
     sms = overtaking.lane_sms(state, cut)
     left_s = overtaking.cut_left_s(cut, sms, latency)
-    return left_s is not None and _gains(state, left_s, cut.deadline_s, sms, latency, now_s)
+    return _first(state, left_s, cut.deadline_s, sms, latency, now_s)
 
 
-def overtakes(state: State, room: Room, latency: Predictions, now_s: float) -> bool:
+def overtakes(state: State, room: Room, latency: Predictions, now_s: float) -> Waiting | None:
     """The paper's prefill is one pass however long its prompt is; here it has several, and goes on being interrupted
     between them."""
     under_way = admission.prefilling(room)
     if not state.waiting or len(under_way) != 1:
-        return False
+        return None
     (request,), sms = under_way, state.lanes.sms
     left_s = overtaking.prompt_left_s(request, sms, latency)
-    return left_s is not None and _gains(state, left_s, request.deadline_s, sms, latency, now_s)
+    return _first(state, left_s, request.deadline_s, sms, latency, now_s)
 
 
-def _gains(
-    state: State, left_s: float, deadline_s: float, sms: int, latency: Predictions, now_s: float
-) -> bool:
-    own_s = overtaking.first_s(state, sms, latency)
-    return own_s is not None and own_s < left_s and now_s + own_s + left_s <= deadline_s
+def _first(
+    state: State, left_s: float | None, deadline_s: float, sms: int, latency: Predictions, now_s: float
+) -> Waiting | None:
+    first = state.waiting[0]
+    own_s = overtaking.alone_s(first, sms, latency)
+    if left_s is None or own_s is None:
+        return None
+    return first if own_s < left_s and now_s + own_s + left_s <= deadline_s else None
 
 
 MUXWISE = Policy(

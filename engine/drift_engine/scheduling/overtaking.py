@@ -1,20 +1,24 @@
-"""Whether the first waiting request is prefilled before one that is under way.
+"""Who of those that wait is prefilled before a prompt that is under way.
 
-It would be late behind it and makes its target before it; the one under way makes its own all the same, or is late
-anyway but has not aged. One that is late already goes first where it takes next to nothing of what is left, or has
-aged: it stands before those in the line that could still overtake. A longer one never goes first, so that prefills
-are not torn to pieces. What is under way is the whole prompt that is left, not only the pass at work: a prompt of
-100,000 tokens takes seconds in pieces that each take a fraction of one. Times are those beside the decode rows of the
-moment.
+Who would be late behind it and makes its target before it, where the one under way makes its own all the same or is
+late anyway. The same holds for those that stand before it in the line: a long one there hides no short one. Who is
+late already goes first where it takes next to nothing of what is left. Nobody goes before a prompt that is firm
+(`order`), and who is firm goes before any longer one. A longer one never goes first, so that prefills are not torn to
+pieces.
+
+What is under way is the whole prompt that is left, not only the pass at work: a prompt of 100,000 tokens takes
+seconds in pieces that each take a fraction of one. Times are those beside the decode rows of the moment.
 """
 
 from __future__ import annotations
+
+import math
 
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import admission, order
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import Cut, Running, State
+from drift_engine.scheduling.views import Cut, Running, State, Waiting
 
 SMALL_SHARE = 0.1
 """Of what is left of a prompt, the most that one which is late already may take and go first. Without it a prompt of
@@ -29,45 +33,49 @@ MAX_INTERRUPTED = 3
 """Each holds the activations of a pass, 2 * max_step_tokens * hidden values: 67 MB for 2,048 tokens of an 8B model in
 float32, 33 MB in bfloat16. Three let a short prompt through even where a medium one interrupted a long one."""
 
+OVERTAKERS = 8
+"""So many of the line are looked at: matching a prompt against the prefix cache is not free, and neither is a
+prediction."""
 
-def between_layers(state: State, cut: Cut, latency: Predictions, now_s: float) -> bool:
-    """Before what is left of the prefill that is cut, and of the prompts that it is a part of."""
-    if len(state.lanes.cuts) > MAX_INTERRUPTED:
-        return False
+
+def between_layers(state: State, cut: Cut, latency: Predictions, now_s: float) -> Waiting | None:
+    """Who goes before what is left of the prefill that is cut, and of the prompts that it is a part of."""
+    if not state.waiting or len(state.lanes.cuts) > MAX_INTERRUPTED:
+        return None
     flight, sms = state.lanes.flight, lane_sms(state, cut)
     left_s = cut_left_s(cut, sms, latency)
     if left_s is None:
-        return False
+        return None
     slowed = 1.0
     if flight is not None and cut.split is not None:
         slowed = _slowed_beside(cut.load, sms, flight.load, latency)
-    return _before(state, left_s, cut.deadline_s, cut.aged_s, sms, slowed, latency, now_s)
+    return _overtaker(state, left_s, cut.deadline_s, cut.firm_s, sms, slowed, latency, now_s)
 
 
 def between_passes(
     state: State, room: Room, latency: Predictions, now_s: float, chunk_tokens: int | None = None
-) -> bool:
-    """Before the prompt whose next pass would begin now.
+) -> Waiting | None:
+    """Who goes before the prompt whose next pass would begin now.
 
     `chunk_tokens` is the prefill of a pass that decode rows share; None: they have a lane of their own.
     """
     under_way = admission.prefilling(room)
     if not state.waiting or not under_way:
-        return False
+        return None
     lanes, request = state.lanes, under_way[-1]
     split = lanes.split if room.decoding and chunk_tokens is None else None
     sms = lanes.sms if split is None else split.prefill_sms
     left_s = prompt_left_s(request, sms, latency)
     if left_s is None:
-        return False
+        return None
     slowed = 1.0
     if chunk_tokens is not None:
         slowed = _slowed_by_rows(request, room.decode, chunk_tokens, sms, left_s, latency)
     elif split is not None:
         left = Load.prefill([(request.remaining_tokens, request.computed_tokens)])
         slowed = _slowed_beside(left, sms, room.decode, latency)
-    aged_s = order.aged_s(request.arrival_s, request.deadline_s)
-    return _before(state, left_s, request.deadline_s, aged_s, sms, slowed, latency, now_s)
+    firm_s = order.firm_s(request.arrival_s, request.deadline_s)
+    return _overtaker(state, left_s, request.deadline_s, firm_s, sms, slowed, latency, now_s)
 
 
 def lane_sms(state: State, cut: Cut) -> int:
@@ -89,10 +97,11 @@ def prompt_left_s(request: Running, sms: int, latency: Predictions) -> float | N
     return latency.pass_s(Load.prefill([(request.remaining_tokens, request.computed_tokens)]), sms)
 
 
-def first_s(state: State, sms: int, latency: Predictions) -> float | None:
-    """Of the first waiting request's prefill, alone."""
-    first = state.waiting[0]
-    return latency.pass_s(Load.prefill([(first.tokens - first.cached_tokens, first.cached_tokens)]), sms)
+def alone_s(request: Waiting, sms: int, latency: Predictions) -> float | None:
+    """Of a waiting request's prefill, alone."""
+    return latency.pass_s(
+        Load.prefill([(request.tokens - request.cached_tokens, request.cached_tokens)]), sms
+    )
 
 
 def _slowed_beside(prefill: Load, sms: int, decode: Load, latency: Predictions) -> float:
@@ -112,27 +121,42 @@ def _slowed_by_rows(
     return max(1.0, chunk_s * request.remaining_tokens / tokens / left_s)
 
 
-def _before(
+def _overtaker(
     state: State,
     left_s: float,
     deadline_s: float,
-    aged_s: float,
+    firm_s: float,
     sms: int,
     slowed: float,
     latency: Predictions,
     now_s: float,
-) -> bool:
-    """`left_s` is the time of what is under way alone; it and the first waiting one take `slowed` times as long."""
-    first = state.waiting[0]
-    if now_s >= aged_s:
-        return False
-    own_s = first_s(state, sms, latency)
-    if own_s is None or own_s >= left_s:
-        return False
-    ready_s, ends_s = now_s + own_s * slowed, now_s + left_s * slowed
-    ends_behind_s = ends_s + own_s * slowed
-    allowed = ends_behind_s <= deadline_s or ends_s > deadline_s
-    if ready_s > first.deadline_s:
-        aged = now_s >= order.aged_s(first.arrival_s, first.deadline_s)
-        return aged or (allowed and own_s <= SMALL_SHARE * left_s)
-    return allowed and ends_behind_s + MARGIN_SHARE * left_s * slowed > first.deadline_s
+) -> Waiting | None:
+    """`left_s` is the time of what is under way alone; it and those that wait take `slowed` times as long."""
+    if now_s >= firm_s:
+        return None
+    left_s *= slowed
+    ends_s = line_ends_s = now_s + left_s
+    spare_s = _spare_s(ends_s, deadline_s)
+    for one in state.waiting[:OVERTAKERS]:
+        own_s = alone_s(one, sms, latency)
+        if own_s is None or one.priority < state.waiting[0].priority:
+            return None
+        own_s *= slowed
+        firm = now_s >= order.firm_s(one.arrival_s, one.deadline_s)
+        if own_s < left_s:
+            if now_s + own_s <= one.deadline_s:
+                late_behind = ends_s + own_s + MARGIN_SHARE * left_s > one.deadline_s
+                if late_behind and own_s <= spare_s:
+                    return one
+            elif firm or own_s <= min(spare_s, SMALL_SHARE * left_s):
+                return one
+        if firm:
+            return None
+        line_ends_s += own_s
+        spare_s = min(spare_s, _spare_s(line_ends_s, one.deadline_s))
+    return None
+
+
+def _spare_s(ends_s: float, deadline_s: float) -> float:
+    """How much later it may end; as much as one likes where it is late anyway."""
+    return deadline_s - ends_s if ends_s <= deadline_s else math.inf

@@ -18,7 +18,7 @@ from drift_engine.scheduling import admission, lookahead
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.plans import Chunk, Plan
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import Cut, State
+from drift_engine.scheduling.views import Cut, State, Waiting
 
 SOLO_AHEAD_S = 0.05
 """A prefill that is alone is launched in pieces of about this: a new request waits no longer for its turn, and the
@@ -41,10 +41,10 @@ class Policy:
     """For the room's decode rows beside this prefill, now."""
     batch_tokens: Callable[[State, Room, Predictions], int]
     """How many tokens a prefill takes up."""
-    interrupts: Callable[[State, Cut, Predictions, float], bool]
-    """Whether the first waiting request is prefilled between two layers of this one, now."""
-    overtakes: Callable[[State, Room, Predictions, float], bool] | None = None
-    """Whether it is prefilled before the prompt whose next pass would begin now; None: those under way go first."""
+    interrupts: Callable[[State, Cut, Predictions, float], Waiting | None]
+    """Who is prefilled between two layers of this one, now."""
+    overtakes: Callable[[State, Room, Predictions, float], Waiting | None] | None = None
+    """Who is prefilled before the prompt whose next pass would begin now; None: those under way go first."""
     carries: bool = True
     """Layers that are queued count when the next are launched; without it each step launches for its own time."""
 
@@ -59,14 +59,15 @@ def plan(policy: Policy, state: State, room: Room, latency: Predictions, now_s: 
     begin: tuple[Chunk, ...] = ()
     prefill: Load | None
     if cut is None:
-        if policy.overtakes is not None and policy.overtakes(state, room, latency, now_s):
-            admitted, begin = admission.prefill_first(state, room, state.limits.max_step_tokens)
+        first = policy.overtakes(state, room, latency, now_s) if policy.overtakes is not None else None
+        if first is not None:
+            admitted, begin = admission.prefill_alone(state, room, first, state.limits.max_step_tokens)
         if not begin and (state.waiting or len(room.running) > len(room.decoding)):
             newest_first = policy.overtakes is not None
             budget_tokens = policy.batch_tokens(state, room, latency)
             admitted, begin = admission.prefill(state, room, budget_tokens, newest_first=newest_first)
-    elif state.waiting and policy.interrupts(state, cut, latency, now_s):
-        admitted, begin = admission.prefill_first(state, room, state.limits.max_step_tokens)
+    elif (first := policy.interrupts(state, cut, latency, now_s)) is not None:
+        admitted, begin = admission.prefill_alone(state, room, first, state.limits.max_step_tokens)
     if begin:
         prefill, cut = Load.prefill([(chunk.tokens, chunk.reused_tokens) for chunk in begin]), None
     elif cut is not None:
@@ -115,9 +116,8 @@ def first_come_tokens(state: State, room: Room, latency: Predictions) -> int:
     return state.limits.max_step_tokens
 
 
-def never(state: State, cut: Cut, latency: Predictions, now_s: float) -> bool:
+def never(state: State, cut: Cut, latency: Predictions, now_s: float) -> None:
     """No prefill is interrupted."""
-    return False
 
 
 def _layers(cut: Cut | None, total: int, prefill_s: float | None, horizon_s: float, *, carries: bool) -> int:

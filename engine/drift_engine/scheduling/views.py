@@ -85,7 +85,7 @@ class Cut:
 
     load: Load
     deadline_s: float  # the earliest of its requests
-    aged_s: float  # from when on nobody goes before it any more: the earliest of its requests
+    firm_s: float  # from when on nobody goes before it any more: the earliest of its requests
     split: wire.Split | None  # whose prefill lane got its last layers; None: the whole device
     layers: int
     launched: int
