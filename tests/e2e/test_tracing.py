@@ -105,7 +105,8 @@ def test_a_request_is_one_trace_from_its_client_to_the_blocks_of_its_prompt(
     assert {block.parent_id for block in blocks} == {prefill.span_id}
 
     assert inside(root, attempt)
-    assert inside(attempt, asked)
+    # Its end is the node's own business: the answer is out before.
+    assert attempt.start_ns - WITHIN_NS <= asked.start_ns <= attempt.end_ns
     assert all(asked.holds(span) for span in (read, queue, prefill, decode))
     assert all(prefill.holds(block) for block in blocks)
     assert read.end_ns == queue.start_ns

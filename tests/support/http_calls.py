@@ -8,7 +8,9 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import Any
 
-TIMEOUT_S = 20
+import waiting
+
+TIMEOUT_S = waiting.DEADLINE_S
 
 
 @dataclass

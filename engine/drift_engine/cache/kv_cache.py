@@ -23,6 +23,8 @@ class Match(NamedTuple):
 
     tokens: int
     idle_pages: int
+    last: Node | None = None
+    """Its last page, from which a later match of the same tokens goes on."""
 
 
 class OutOfPages(CapacityError):  # noqa: N818 - the scheduler's cue to preempt, not a fault
@@ -74,11 +76,23 @@ class KvCache:
         """Held or cached."""
         return self.pages_total - len(self._free)
 
-    def match(self, token_ids: TokenIds[int], salt: str) -> Match:
-        """What `open` would find cached now: whole pages, and always fewer than all tokens."""
-        chain = self._match(token_ids, salt)
-        idle = sum(node.references == 0 for node in chain)
-        return Match(len(chain) * self.page_tokens, idle)
+    def match(self, token_ids: TokenIds[int], salt: str, known: Match | None = None) -> Match:
+        """What `open` would find cached now: whole pages, and always fewer than all tokens.
+
+        `known` is an earlier answer for these tokens, or for fewer of them: what it found is not looked up again.
+        """
+        last, blocks = None, 0
+        if known is not None and known.last is not None and self._tree.holds(known.last):
+            last, blocks = known.last, known.tokens // self.page_tokens
+            chain = self._tree.match_below(last, token_ids, blocks, self._most_blocks(token_ids))
+        else:
+            chain = self._match(token_ids, salt)
+        if chain:
+            last = chain[-1]
+        idle_pages, node = 0, last
+        while node is not None and node.parent is not None and node.references == 0:
+            idle_pages, node = idle_pages + 1, node.parent
+        return Match((blocks + len(chain)) * self.page_tokens, idle_pages, last)
 
     def open(self, token_ids: TokenIds[int], salt: str) -> Sequence:
         """Starts a sequence that holds the cached prefix of `token_ids`: its first `cached_tokens` tokens.
@@ -202,10 +216,11 @@ class KvCache:
         integrity.check(self.pages_total, self._free, self._tree, self._sequences)
 
     def _match(self, token_ids: TokenIds[int], salt: str) -> list[Node]:
+        return self._tree.match(token_ids, salt, self._most_blocks(token_ids)) if self.prefix else []
+
+    def _most_blocks(self, token_ids: TokenIds[int]) -> int:
         # At least one token stays to be computed: without it there are no logits to sample from.
-        if not self.prefix:
-            return []
-        return self._tree.match(token_ids, salt, (len(token_ids) - 1) // self.page_tokens)
+        return (len(token_ids) - 1) // self.page_tokens
 
     def _missing_pages(self, sequence: Sequence, tokens: int) -> int:
         return -(-tokens // self.page_tokens) - len(sequence.pages)

@@ -52,17 +52,26 @@ class PrefixTree:
 
     def match(self, token_ids: TokenIds[int], salt: str, most_blocks: int) -> list[Node]:
         """The longest cached chain of at most `most_blocks` blocks. Changes nothing."""
+        root = self.roots.get(salt)
+        return [] if root is None else self.match_below(root, token_ids, 0, most_blocks)
+
+    def match_below(
+        self, node: Node | None, token_ids: TokenIds[int], blocks: int, most_blocks: int
+    ) -> list[Node]:
+        """What follows `node`, with which the first `blocks` blocks end."""
         chain: list[Node] = []
-        node = self.roots.get(salt)
-        if node is None:
-            return chain
         pack, size = self._layout.pack, self.page_tokens
-        for start in range(0, most_blocks * size, size):
+        for start in range(blocks * size, most_blocks * size, size):
+            assert node is not None
             node = node.children.get(pack(*token_ids[start : start + size]))
             if node is None:
                 break
             chain.append(node)
         return chain
+
+    def holds(self, node: Node) -> bool:
+        """Whether it has not been evicted; then all that lead to it are there as well."""
+        return node.parent is not None and node.parent.children.get(node.block) is node
 
     def acquire_root(self, salt: str) -> Node:
         root = self.roots.get(salt)

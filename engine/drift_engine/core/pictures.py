@@ -27,7 +27,7 @@ def take(
     ordered; None: by arrival. `pressed` is what the last picture was."""
 
     def match(request: Request) -> Match:
-        return cache.match(request.tokens, request.submit.salt)
+        return cache.match(request.tokens, request.submit.salt, request.cached)
 
     places = limits.max_running - len(queues.running)
     waiting: tuple[views.Waiting, ...] = ()

@@ -66,6 +66,7 @@ class Request:
     chain_tokens: int = 0  # and how many came after it
     seen_version: int = -1  # of the prefix cache, in which the view of the waiting request was found
     seen: views.Waiting | None = None
+    cached: Match | None = None  # when it was seen
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.token_ids)
@@ -121,7 +122,7 @@ class Request:
     def waiting_view(self, match: Callable[[Request], Match], version: int) -> views.Waiting:
         """`version` is the prefix cache's: as long as it stays, so does what is cached."""
         if self.seen is None or self.seen_version != version:
-            cached = match(self)
+            self.cached = cached = match(self)
             self.seen_version = version
             self.seen = views.Waiting(
                 self.request_id,
