@@ -3,10 +3,11 @@
     python -m benchmarks.engine.planner --json benchmarks/engine/results/planner.json
 
 Sixty-four requests decode beside 32 or 1,000 that wait, of 512 tokens each, on 132 SMs with six splits; the latency
-model knows an 8B model's speeds. Three moments by mode: a decode step ended (every row has one token more, the prefix
-cache changed, a prefill may begin), something happened while a step and a cut prefill run (nothing of the line
-changed), and a cut prefill ended while a step runs (another may begin). Also how long the line takes when it must be
-sorted anew. Medians and 90th percentiles: what is beyond is the host's other work.
+model knows an 8B model's speeds. Four moments by mode: a decode step ended (every row has one token more, the prefix
+cache changed, a prefill may begin), the same with a prompt of 20,000 tokens half computed (others may overtake it),
+something happened while a step and a cut prefill run (nothing of the line changed), and a cut prefill ended while a step
+runs (another may begin). Also how long the line takes when it must be sorted anew. Medians and 90th percentiles: what is
+beyond is the host's other work.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from drift_engine.latency.loads import Load
 from drift_engine.scheduling import batch_table, order, planner, splits, views
 from drift_engine.scheduling.sharing import marks
 
-RUNNING, CONTEXT_TOKENS, PROMPT_TOKENS = 64, 1000, 512
+RUNNING, CONTEXT_TOKENS, PROMPT_TOKENS, LONG_TOKENS = 64, 1000, 512, 20_000
 SMS = 132
 SPLITS = tuple(wire.Split(sms, SMS - sms) for sms in (16, 24, 32, 48, 64, 88))
 OVERLAPPING = wire.Split(SMS, SMS)
@@ -50,9 +51,9 @@ def speeds(sms: int) -> Costs:
 
 
 class Scene:
-    """A node's requests and pages, without a device."""
+    """A node's requests and pages, without a device; on order one of the prompts is half computed."""
 
-    def __init__(self, mode: wire.Mode, waiting: int) -> None:
+    def __init__(self, mode: wire.Mode, waiting: int, *, halved: bool = False) -> None:
         self.mode = mode
         self.cache = KvCache(16_384, 16)
         self.queues = Queues()
@@ -78,6 +79,15 @@ class Scene:
                 self.cache.reserve(request.sequence, tokens + 1000)
                 request.computed = tokens
                 self.draw(request)
+        if halved:
+            token_ids = [position % 31_991 for position in range(LONG_TOKENS)]
+            long = Request(
+                wire.Submit("long", token_ids, wire.Sampling(max_tokens=100), self.now_s - 1.0),
+                promise,
+                frozenset(),
+            )
+            self.queues.enqueue(long)
+            self.queues.admit("long").computed = LONG_TOKENS // 2
 
     def draw(self, request: Request) -> None:
         request.tokens.append(7)
@@ -87,6 +97,8 @@ class Scene:
         """A decode step ends."""
         self.now_s += 0.02
         for request in self.queues.running.values():
+            if request.computed + 1 < len(request.tokens):
+                continue
             request.computed += 1
             self.draw(request)
             if len(request.tokens) > CONTEXT_TOKENS + 500:
@@ -134,6 +146,10 @@ def measure(mode: wire.Mode, waiting: int) -> dict[str, dict[str, float]]:
         "a step and a prefill run": timed(lambda: scene.decide(busy, names), lambda: None),
         "a prefill ended beside a step": timed(lambda: scene.decide(half, names), scene.wait),
     }
+    halved = Scene(mode, waiting, halved=True)
+    found["a step ended, a long prompt has begun"] = timed(
+        lambda: halved.decide(free, frozenset()), halved.step
+    )
     if mode not in order.FIRST_COME:
         rate = scene.latency.prefill_tokens_per_s(SMS)
 
