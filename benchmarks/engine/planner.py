@@ -5,9 +5,9 @@
 Sixty-four requests decode beside 32 or 1,000 that wait, of 512 tokens each, on 132 SMs with six splits; the latency
 model knows an 8B model's speeds. Four moments by mode: a decode step ended (every row has one token more, the prefix
 cache changed, a prefill may begin), the same with a prompt of 20,000 tokens half computed (others may overtake it),
-something happened while a step and a cut prefill run (nothing of the line changed), and a cut prefill ended while a step
-runs (another may begin). Also how long the line takes when it must be sorted anew. Medians and 90th percentiles: what is
-beyond is the host's other work.
+something happened while a step and a cut prefill run (nothing of the line changed), and a cut prefill ended while a
+step runs (another may begin). Also how long the line takes when it must be sorted anew. Medians and 90th percentiles:
+what is beyond is the host's other work.
 """
 
 from __future__ import annotations
