@@ -110,7 +110,7 @@ def test_three_nodes_stand_behind_one_address_and_a_killed_one_loses_nothing(
         page = fleet.drift("status", "--local", "three-nodes")
         assert page.startswith("three-nodes on this machine: ready; no request to judge the promise by\n")
         assert all(re.search(rf"^  {name} +ready ", page, re.MULTILINE) for name in NAMES)
-        loses_nothing(fleet, 12, 150)
+        loses_nothing(fleet, 12, 1000)
         fleet.process.send_signal(signal.SIGTERM)
         assert fleet.ended() == 0
         assert fleet.lines[-1] == "stopped\n"

@@ -109,8 +109,8 @@ def alone_s(request: Waiting, sms: int, latency: Predictions) -> float | None:
 
 def _slowed_beside(prefill: Load, sms: int, decode: Load, latency: Predictions) -> float:
     """How many times longer the prefill takes than alone, beside decode on the other lane."""
-    alone_s, beside_s = latency.pass_s(prefill, sms), latency.beside_s(prefill, sms, decode)
-    return beside_s / alone_s if alone_s and beside_s else 1.0
+    own_s, beside_s = latency.pass_s(prefill, sms), latency.beside_s(prefill, sms, decode)
+    return beside_s / own_s if own_s and beside_s else 1.0
 
 
 def _slowed_by_rows(
