@@ -218,7 +218,7 @@ def test_bounds_move_the_split_under_load(node: real_node.RealNode) -> None:
 def test_drain_and_stop(model: Path, tmp_path: Path) -> None:
     """Who runs is answered, who comes is refused, and nothing is left."""
     with real_node.started(tmp_path, model, device="sim", sim_hardware="h100") as node:
-        with ThreadPoolExecutor(2) as pool, node.stream(node.completion(max_tokens=250)) as events:
+        with ThreadPoolExecutor(2) as pool, node.stream(node.completion(max_tokens=1000)) as events:
             line = iter(events)
             next(line)
             drain = pool.submit(

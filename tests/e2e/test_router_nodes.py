@@ -174,7 +174,7 @@ def test_a_killed_node_loses_no_request(tmp_path: Path, model: Path, nodes: list
                 model="tiny",
                 messages=question,
                 temperature=0,
-                max_tokens=150,
+                max_tokens=600,
                 stream=True,
                 extra_body={"ignore_eos": True},
             )
