@@ -25,7 +25,7 @@ from benchmarks.simulation import modes
 from drift_engine import wire
 from drift_engine.latency import LatencyModel
 from drift_engine.latency.loads import Load
-from drift_engine.scheduling import mux, order, overtaking, pacing, two_lanes
+from drift_engine.scheduling import mux, order, pacing, two_lanes
 from drift_engine.scheduling.admission import Room
 from drift_engine.scheduling.plans import Plan
 from drift_engine.scheduling.predictions import Predictions
@@ -73,12 +73,8 @@ def first_come() -> AbstractContextManager[Any]:
         _, until_s = _line(waiting, tokens_per_s, now_s)
         return list(waiting), until_s
 
-    def never(*_: object) -> bool:
-        return False
-
     policy = two_lanes.Policy(wire.Mode.MUX, mux.split, mux.batch_tokens, two_lanes.never)
     stack.enter_context(mock.patch.object(order, "line", line))
-    stack.enter_context(mock.patch.object(overtaking, "between_passes", never))
     stack.enter_context(mock.patch("drift_engine.scheduling.planner.MUX", policy))
     return stack
 
