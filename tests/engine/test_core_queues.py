@@ -12,7 +12,7 @@ from drift_engine.cache import KvCache, OutOfPages, Sequence
 from drift_engine.core import pictures
 from drift_engine.core.queues import Queues
 from drift_engine.core.requests import Promise, Request
-from drift_engine.scheduling import order, views
+from drift_engine.scheduling import order, overtaking, views
 
 PAGE_TOKENS = 2
 LIMITS = views.Limits(8, None, 64, 4)
@@ -99,3 +99,20 @@ def test_who_a_lane_works_on_is_not_in_the_picture() -> None:
     state = pictures.take(queues, cache, LIMITS, views.Lanes(1), {"r1"}, None, 0.0)
     assert [running.request_id for running in state.running] == ["r0", "r2"]
     assert state.in_flight == 1
+
+
+def test_behind_a_long_prompt_others_are_seen_where_one_is_under_way() -> None:
+    """They may overtake it; where nothing is prefilled, the next pass is full with the first."""
+    queues, cache = Queues(), KvCache(256, PAGE_TOKENS)
+    promise = Promise(wire.Targets(400.0, 0.0, 80.0))
+    queues.enqueue(request("under way", 0.0, [1] * 100, promise))
+    queues.enqueue(request("long", 1.0, [2] * 100, promise))
+    for index in range(2 * overtaking.OVERTAKERS):
+        queues.enqueue(request(f"short{index:02}", 2.0 + index, [3, index], promise))
+
+    def seen() -> int:
+        return len(pictures.take(queues, cache, LIMITS, views.Lanes(1), frozenset(), None, 0.0).waiting)
+
+    assert seen() == 1
+    queues.admit("under way")
+    assert seen() == overtaking.OVERTAKERS
