@@ -55,18 +55,16 @@ class PrefixTree:
         root = self.roots.get(salt)
         return [] if root is None else self.match_below(root, token_ids, 0, most_blocks)
 
-    def match_below(
-        self, node: Node | None, token_ids: TokenIds[int], blocks: int, most_blocks: int
-    ) -> list[Node]:
+    def match_below(self, node: Node, token_ids: TokenIds[int], blocks: int, most_blocks: int) -> list[Node]:
         """What follows `node`, with which the first `blocks` blocks end."""
         chain: list[Node] = []
         pack, size = self._layout.pack, self.page_tokens
         for start in range(blocks * size, most_blocks * size, size):
-            assert node is not None
-            node = node.children.get(pack(*token_ids[start : start + size]))
-            if node is None:
+            child = node.children.get(pack(*token_ids[start : start + size]))
+            if child is None:
                 break
-            chain.append(node)
+            chain.append(child)
+            node = child
         return chain
 
     def holds(self, node: Node) -> bool:
