@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +89,45 @@ def test_a_picture_shows_what_is_cached_now(data: st.DataObject) -> None:
             waiting = cast("Request", queues.find(view.request_id))
             found = cache.match(waiting.tokens, "")
             assert (view.cached_tokens, view.idle_pages) == (found.tokens, found.idle_pages)
+
+
+def held(cache: KvCache, token_ids: list[int]) -> None:
+    """The cache keeps these."""
+    sequence = cache.open(token_ids, "")
+    cache.reserve(sequence, len(token_ids))
+    cache.publish(sequence, token_ids, len(token_ids))
+    cache.close(sequence)
+
+
+def test_a_first_token_is_due_by_what_is_not_cached() -> None:
+    cache, promise = KvCache(256, PAGE_TOKENS), Promise(wire.Targets(400.0, 10.0, 80.0))
+    one = request("one", 5.0, [1] * 60 + [2] * 40, promise)
+    assert one.waiting_view(cache).deadline_s == pytest.approx(5.0 + 0.4 + 100 * 0.01)
+    held(cache, [1] * 60)
+    assert one.waiting_view(cache).deadline_s == pytest.approx(5.0 + 0.4 + 40 * 0.01)
+
+
+def test_a_time_of_its_own_is_kept_whatever_is_cached() -> None:
+    cache, promise = KvCache(256, PAGE_TOKENS), Promise(wire.Targets(400.0, 10.0, 80.0))
+    held(cache, [1] * 60)
+    submit = wire.Submit("one", [1] * 100, wire.Sampling(max_tokens=8), 5.0, slo=wire.Slo(ttft_ms=700.0))
+    assert Request(submit, promise, frozenset()).waiting_view(cache).deadline_s == pytest.approx(5.7)
+
+
+def test_a_prompt_that_got_cached_moves_up_in_the_line() -> None:
+    queues, cache = Queues(), KvCache(256, PAGE_TOKENS)
+    promise = Promise(wire.Targets(400.0, 10.0, 80.0))
+    queues.enqueue(request("long", 0.0, [1] * 99 + [2], promise))
+    queues.enqueue(request("short", 0.1, [3] * 20, promise))
+
+    def seen() -> list[str]:
+        state = pictures.take(queues, cache, LIMITS, views.Lanes(1), frozenset(), 1000.0, 0.2)
+        return [one.request_id for one in state.waiting]
+
+    assert seen() == ["short", "long"]
+    held(cache, [1] * 99)
+    seen()  # it is found to be cached
+    assert seen() == ["long", "short"]
 
 
 def test_who_a_lane_works_on_is_not_in_the_picture() -> None:

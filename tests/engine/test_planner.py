@@ -408,12 +408,12 @@ def test_a_prompt_that_would_be_late_goes_between_the_layers_of_a_long_one(
 class Placed(NamedTuple):
     arrival_s: float
     deadline_s: float
-    tokens: tuple[int, ...]
+    uncached_tokens: int
     priority: int = 0
 
 
 def placed(arrival_s: float, tokens: int, *, target_s: float = 0.4, priority: int = 0) -> Placed:
-    return Placed(arrival_s, arrival_s + target_s, (0,) * tokens, priority)
+    return Placed(arrival_s, arrival_s + target_s, tokens, priority)
 
 
 def test_who_has_to_start_soonest_is_first() -> None:

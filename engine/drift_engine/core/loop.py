@@ -179,6 +179,7 @@ class Core:
         if finish is not None:
             self._outputs.append(wire.Output(message.request_id, [], finish=finish))
             return
+        request.waiting_view(self._cache)  # its deadline depends on what is cached
         self._queues.enqueue(request)
         self._changed = True
 
@@ -266,6 +267,7 @@ class Core:
         request.computed = request.sequence.cached_tokens
         if request.first_cached_tokens is None:  # a resume reuses what the request itself has computed
             request.first_cached_tokens = min(request.computed, request.prompt_tokens)
+            request.settle()
             request.queued_s = max(0.0, self._device.clock.now_s() - request.submit.arrival_s)
             self._stats = replace(
                 self._stats,

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from drift_engine.cache import KvCache, Match
+from drift_engine.cache import KvCache
 from drift_engine.core.queues import Queues
-from drift_engine.core.requests import Request
 from drift_engine.scheduling import overtaking, pressure, views
 
 
@@ -26,9 +25,6 @@ def take(
     """`working` are the requests that lanes work on. `tokens_per_s` is the rate of a prefill, by which the line is
     ordered; None: by arrival. `pressed` is what the last picture was."""
 
-    def match(request: Request) -> Match:
-        return cache.match(request.tokens, request.submit.salt, request.cached)
-
     places = limits.max_running - len(queues.running)
     waiting: tuple[views.Waiting, ...] = ()
     computing: tuple[tuple[int, ...], ...] = ()
@@ -42,8 +38,7 @@ def take(
                 1 if lanes.cuts else places,  # may interrupt the prefill that is cut
                 limits.max_step_tokens,
                 available,
-                match,
-                cache.version,
+                cache,
             )
         )
     memory = views.Memory(cache.page_tokens, cache.pages_total, cache.pages_free, cache.pages_evictable)

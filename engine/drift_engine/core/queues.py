@@ -5,9 +5,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from drift_engine.cache import Match
+from drift_engine.cache import KvCache
 from drift_engine.core.requests import Request
 from drift_engine.scheduling import order, views
 
@@ -59,7 +59,7 @@ class Queues:
         self._line_until_s = -math.inf
 
     def line(self, tokens_per_s: float | None, now_s: float) -> Sequence[Request]:
-        """The waiting requests in the order in which to serve them; reuse is not known yet and not taken off.
+        """The waiting requests in the order in which to serve them, by what of each was cached when it was last seen.
 
         Without a rate by arrival. The order is kept for as long as it holds: it is asked for at every decision.
         """
@@ -77,20 +77,22 @@ class Queues:
         free_places: int,
         max_tokens: int,
         max_pages: int,
-        match: Callable[[Request], Match],
-        version: int,
+        cache: KvCache,
     ) -> Iterator[views.Waiting]:
         """The head of the line: as much as a step could admit, and `at_least` so many.
 
-        Matching a long prompt against the prefix cache, which is at `version`, is not free, so nobody behind the
-        first who exceeds a step's tokens or the available pages is looked at.
+        Matching a long prompt against the prefix cache is not free, so nobody behind the first who exceeds a step's
+        tokens or the available pages is looked at.
         """
         tokens = pages = 0
         for index, request in enumerate(itertools.islice(line, max(at_least, free_places))):
             if index >= at_least and (tokens > max_tokens or pages > max_pages):
                 return
-            view = request.waiting_view(match, version)
-            tokens += view.tokens - view.cached_tokens
+            known_tokens = request.uncached_tokens
+            view = request.waiting_view(cache)
+            if request.uncached_tokens != known_tokens:
+                self._line_until_s = -math.inf
+            tokens += request.uncached_tokens
             pages += view.idle_pages
             yield view
 
@@ -100,9 +102,6 @@ class Queues:
 
     def queued_tokens(self) -> int:
         """Prompt tokens still to be computed. Of a waiting one without what was cached when it was last seen."""
-        waiting = sum(
-            len(request.tokens) - (request.seen.cached_tokens if request.seen is not None else 0)
-            for request in self.waiting
-        )
+        waiting = sum(request.uncached_tokens for request in self.waiting)
         running = sum(len(request.tokens) - request.computed for request in self.running.values())
         return waiting + running - sum(r.drawn_tokens > 0 for r in self.running.values())

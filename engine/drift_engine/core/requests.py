@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from drift_engine import wire
-from drift_engine.cache import Match, Sequence
+from drift_engine.cache import KvCache, Match, Sequence
 from drift_engine.core.grammars import Matcher
 from drift_engine.devices.base import Draw, Drawn
 from drift_engine.scheduling import slack, views
@@ -23,8 +22,8 @@ class Promise:
     def tbt_s(self) -> float:
         return self.targets.tbt_ms / 1e3
 
-    def ttft_s(self, prompt_tokens: int) -> float:
-        return (self.targets.ttft_ms + self.targets.ttft_per_token_ms * prompt_tokens) / 1e3
+    def ttft_s(self, uncached_tokens: int) -> float:
+        return (self.targets.ttft_ms + self.targets.ttft_per_token_ms * uncached_tokens) / 1e3
 
 
 @dataclass(slots=True, eq=False)
@@ -67,10 +66,11 @@ class Request:
     seen_version: int = -1  # of the prefix cache, in which the view of the waiting request was found
     seen: views.Waiting | None = None
     cached: Match | None = None  # when it was seen
+    uncached_tokens: int = field(init=False)  # of `tokens`, when it was seen
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.token_ids)
-        self.prompt_tokens = len(self.tokens)
+        self.prompt_tokens = self.uncached_tokens = len(self.tokens)
         own = frozenset(self.submit.sampling.stop_token_ids)
         self.stop_ids = own if self.submit.sampling.ignore_eos else own | self.eos_token_ids
         self.request_id, self.priority = self.submit.request_id, self.submit.priority
@@ -94,14 +94,18 @@ class Request:
         return self.drawn_tokens - len(self.submit.drawn_token_ids)
 
     def settle(self) -> None:
-        """What follows from the promise, which may have changed, and from what the request has."""
+        """What follows from the promise and the cache, which may have changed, and from what the request has.
+
+        The first token's deadline is that of what was not cached, as whoever judges it counts.
+        """
         own, promise = self.submit.slo, self.promise
         self.tbt_target_s = promise.tbt_s if own.tbt_ms is None else own.tbt_ms / 1e3
         self.deadline_s = self.arrival_s
         if not self.drawn_tokens:
-            self.deadline_s += (
-                promise.ttft_s(self.prompt_tokens) if own.ttft_ms is None else own.ttft_ms / 1e3
-            )
+            found_tokens = len(self.tokens) - self.uncached_tokens
+            cached_tokens = found_tokens if self.first_cached_tokens is None else self.first_cached_tokens
+            promised_s = promise.ttft_s(self.prompt_tokens - cached_tokens)
+            self.deadline_s += promised_s if own.ttft_ms is None else own.ttft_ms / 1e3
         self.due_s = self._due_s()
         self.seen_version = -1
 
@@ -119,11 +123,14 @@ class Request:
         self.computed, self.last_s = 0, None
         self.settle()
 
-    def waiting_view(self, match: Callable[[Request], Match], version: int) -> views.Waiting:
-        """`version` is the prefix cache's: as long as it stays, so does what is cached."""
-        if self.seen is None or self.seen_version != version:
-            self.cached = cached = match(self)
-            self.seen_version = version
+    def waiting_view(self, cache: KvCache) -> views.Waiting:
+        """What is cached is looked up once for every version of the cache."""
+        if self.seen is None or self.seen_version != cache.version:
+            self.cached = cached = cache.match(self.tokens, self.submit.salt, self.cached)
+            if len(self.tokens) - cached.tokens != self.uncached_tokens:
+                self.uncached_tokens = len(self.tokens) - cached.tokens
+                self.settle()
+            self.seen_version = cache.version
             self.seen = views.Waiting(
                 self.request_id,
                 len(self.tokens),

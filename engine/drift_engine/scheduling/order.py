@@ -48,7 +48,7 @@ class Placed(Protocol):
     def deadline_s(self) -> float: ...
 
     @property
-    def tokens(self) -> Sequence[int]: ...
+    def uncached_tokens(self) -> int: ...
 
 
 P = TypeVar("P", bound=Placed)
@@ -78,7 +78,7 @@ def line(waiting: Sequence[P], tokens_per_s: float, now_s: float) -> tuple[list[
         if now_s >= ageing_s:
             keys.append((-request.priority, _AGED, arrival_s, arrival_s, index))
             continue
-        start_s = deadline_s - len(request.tokens) * token_s
+        start_s = deadline_s - request.uncached_tokens * token_s
         if start_s >= now_s:
             keys.append((-request.priority, _TIMELY, start_s, arrival_s, index))
             until_s = min(until_s, start_s)
