@@ -25,7 +25,7 @@ from benchmarks.engine import results
 from drift_engine import wire
 from drift_engine.cache import KvCache
 from drift_engine.core import pictures
-from drift_engine.core.queues import Queues
+from drift_engine.core.queues import AHEAD_S, Queues
 from drift_engine.core.requests import Promise, Request
 from drift_engine.latency import LatencyModel
 from drift_engine.latency.costs import Costs, DecodeCost, PrefillCost
@@ -61,7 +61,7 @@ class Scene:
         self.now_s = 1000.0
         self.splits = splits.usable(mode, (*SPLITS, OVERLAPPING), SMS)
         self.table = batch_table.tuned(self.splits, LIMITS.max_running, 1024, 0.08, self.latency) or ()
-        promise = Promise(wire.Targets(400.0, 0.0, 80.0))
+        self.promise = promise = Promise(wire.Targets(400.0, 0.0, 80.0))
         for index in range(RUNNING + waiting):
             tokens = CONTEXT_TOKENS if index < RUNNING else PROMPT_TOKENS
             token_ids = [(index * 7919 + position) % 32_000 for position in range(tokens)]
@@ -111,6 +111,10 @@ class Scene:
         self.now_s += 0.02
         self.cache.version += 1
 
+    def wait_for_long(self) -> None:
+        """Nothing that was told a while ago counts any more."""
+        self.now_s += 2 * AHEAD_S
+
     def decide(self, lanes: views.Lanes, working: frozenset[str]) -> None:
         rate = None
         if self.mode not in order.FIRST_COME:
@@ -157,6 +161,11 @@ def measure(mode: wire.Mode, waiting: int) -> dict[str, dict[str, float]]:
             scene.queues.line(rate, scene.now_s)
 
         found["the line sorted anew"] = timed(sort, scene.queues.settle)
+
+        def tell() -> None:
+            scene.queues.ahead_of_new(scene.promise, rate, scene.now_s)
+
+        found["what would go before a new prompt"] = timed(tell, scene.wait_for_long)
     return found
 
 

@@ -276,6 +276,13 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     blocks: list[Block] = []  # of a traced request: what was computed of its prompt since the last output
 
 
+class Ahead(msgspec.Struct, frozen=True, gc=False):
+    """What goes before a prompt of up to so many uncached tokens that would come now."""
+
+    prompt_tokens: Int64
+    queued_tokens: Int64
+
+
 class Stats(msgspec.Struct, frozen=True):
     """The core's state after a step. Counters only grow."""
 
@@ -302,6 +309,9 @@ class Stats(msgspec.Struct, frozen=True):
     prediction_errors: dict[str, float] = {}  # mean |predicted - observed| / observed, by kind of pass
     late_decode_share: float = 0.0  # of decode passes beside a prefill: longer than their predicted bound
     decode_context_tokens: int = 0  # of the running requests that decode
+    ahead: tuple[
+        Ahead, ...
+    ] = ()  # by length, the shortest first; empty: all that is queued, whatever its length
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):
@@ -411,6 +421,7 @@ class Report(msgspec.Struct, frozen=True):
         None  # fewest and most decode SMs of that set-point; None: as the node likes
     )
     activity_s_total: dict[Activity, float] = {}  # how long the device did what, since the node's start
+    ahead: tuple[Ahead, ...] = ()  # by length, the shortest first; who is longer waits for all that is queued
 
 
 def to_builtins(value: Any) -> Any:

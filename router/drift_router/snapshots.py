@@ -59,7 +59,10 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     timed: bool = True
     """That rate was measured. Else it is at least so much: no reason to keep a request waiting."""
     queued_tokens: int = 0
-    """Uncached prompt tokens before it: reported, and sent since."""
+    """Uncached prompt tokens that it has to compute: reported, and sent since."""
+    ahead: tuple[tuple[int, int], ...] = ()
+    """Of those, what goes before a new prompt of up to so many uncached tokens, the shortest first. A longer one
+    waits for all of them."""
     in_flight: int = 0
     """Requests of ours that have no last byte yet."""
     max_in_flight: int = UNBOUNDED

@@ -15,6 +15,7 @@ from drift_router.nodes.addresses import Address
 from drift_router.nodes.breaker import Circuit, Failure
 from drift_router.nodes.health import HITS, MISSES, State
 from drift_router.nodes.known import LOST_S, REMOVED_S
+from drift_router.nodes.peers import Load
 from drift_router.nodes.registry import REFRESH_S, STALE_S, Handle, Registry
 from drift_router.snapshots import IndexState, Node
 
@@ -377,6 +378,47 @@ def test_they_are_never_less_than_our_own_that_wait() -> None:
     assert only(registry, 0.1).queued_tokens == 1000
 
 
+def test_what_goes_before_a_prompt_is_what_was_told_and_all_that_was_sent_since() -> None:
+    registry, _ = made(A)
+    long = sent(registry, 0, 50_000, 0.1)
+    told = report(queued_tokens=54_000, ahead=(wire.Ahead(512, 0), wire.Ahead(8192, 4000)), uptime_s=101)
+    registry.reported(0, told, 0.2)
+    assert only(registry, 0.2).ahead == ((512, 0), (8192, 4000))
+    since = sent(registry, 0, 1000, 0.3)
+    assert only(registry, 0.3).ahead == ((512, 1000), (8192, 5000))
+    registry.first_byte(since, 0.4)
+    assert only(registry, 0.4).ahead == ((512, 0), (8192, 4000))
+    registry.first_byte(long, 0.5)
+    assert only(registry, 0.5).ahead == ((512, 0), (8192, 4000))
+    assert only(registry, 0.2 + STALE_S + 0.01).ahead == ()
+
+
+def test_what_was_on_its_way_when_the_report_was_made_counts() -> None:
+    registry, _ = made(A)
+    handle = sent(registry, 0, 1000, 0.19)
+    told = report(queued_tokens=60_000, ahead=(wire.Ahead(512, 0),), uptime_s=101)
+    registry.reported(0, told, 0.2)
+    assert only(registry, 0.2).ahead == ((512, 1000),)
+    registry.reported(0, msgspec.structs.replace(told, uptime_s=101.3), 0.5)
+    assert only(registry, 0.5).ahead == ((512, 0),)
+    registry.first_byte(handle, 0.6)
+    assert only(registry, 0.6).ahead == ((512, 0),)
+
+
+def test_what_other_workers_sent_since_the_report_goes_before_it_too() -> None:
+    registry, _ = made(A)
+    registry.peers("a", Load(2000, 1))
+    registry.reported(0, report(queued_tokens=9000, ahead=(wire.Ahead(512, 0),), uptime_s=101), 0.2)
+    registry.peers("a", Load(2700, 2))
+    assert only(registry, 0.3).ahead == ((512, 700),)
+
+
+def test_no_more_goes_before_a_prompt_than_is_queued() -> None:
+    registry, _ = made(A)
+    registry.reported(0, report(queued_tokens=500, ahead=(wire.Ahead(512, 1 << 50),), uptime_s=101), 0.2)
+    assert only(registry, 0.2).ahead == ((512, 500),)
+
+
 def test_an_old_report_attracts_nothing() -> None:
     registry, _ = made(A)
     registry.reported(0, report(queued_tokens=0, kv_usage=0.0, uptime_s=101), 0.1)
@@ -535,7 +577,11 @@ class Books(RuleBasedStateMachine):
     def report(self, which: int, uptime_s: float, queued: int) -> None:
         slots = sorted(self.registry.addresses())
         if slots:
-            said = report(uptime_s=uptime_s, queued_tokens=queued)
+            said = report(
+                uptime_s=uptime_s,
+                queued_tokens=queued,
+                ahead=(wire.Ahead(512, queued // 2), wire.Ahead(-1, -1)),
+            )
             self.registry.reported(slots[which % len(slots)], said, self.now_s)
 
     @rule(which=st.integers(0, 5), refused=st.booleans(), hit=st.booleans())
@@ -597,7 +643,7 @@ class Books(RuleBasedStateMachine):
         seen = self.registry.snapshot(self.now_s)
         assert {node.slot for node in seen} <= set(listed)
         for node in seen:
-            assert node.queued_tokens >= 0
+            assert all(0 <= tokens <= node.queued_tokens for _, tokens in node.ahead)
             assert node.in_flight == status[node.slot].in_flight
             assert 0 < node.weight <= 1
             assert 0 < node.warmth <= 1

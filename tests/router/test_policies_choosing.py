@@ -35,6 +35,7 @@ NODES = st.builds(
     warmth=st.sampled_from([0.1, 1.0]),
     prefill_tokens_per_s=st.sampled_from([0.0, 500.0, 10_000.0, 40_000.0]),
     queued_tokens=st.integers(0, 60_000),
+    ahead=st.sampled_from([(), ((512, 0), (8192, 3000), (65_536, 9000))]),
     in_flight=st.integers(0, 4),
     max_in_flight=st.sampled_from([1, 3, 1 << 30]),
     fixed_s=st.sampled_from([0.0, 0.02]),
@@ -103,6 +104,10 @@ def test_an_idle_node_is_never_denied(situation: tuple[Ask, list[Node]], policy:
 
 BETTER: dict[str, Callable[[Ask, Node], tuple[Ask, Node]]] = {
     "less queued": lambda request, one: (request, replace(one, queued_tokens=one.queued_tokens // 2)),
+    "less ahead": lambda request, one: (
+        request,
+        replace(one, ahead=tuple((length, tokens // 2) for length, tokens in one.ahead)),
+    ),
     "quicker": lambda request, one: (
         request,
         replace(one, prefill_tokens_per_s=one.prefill_tokens_per_s * 1.5),
@@ -144,6 +149,15 @@ def test_the_split_decides() -> None:
     assert (
         choose(AWARE, ask(ttft_s=9.0), [replace(slow, prefill_tokens_per_s=12_000.0), quick], 0.5).slot == 0
     )
+
+
+def test_a_short_prompt_waits_only_for_what_goes_before_it() -> None:
+    """Of a long queue; the part that a node holds of a prompt does not make it long."""
+    busy = node(0, in_flight=3, queued_tokens=90_000, ahead=((512, 0), (2048, 1000)))
+    assert choose(AWARE, ask(500), [busy], 0.5).ttft_s == pytest.approx(0.05)
+    assert choose(AWARE, ask(6500, held={0: 6000}), [busy], 0.5).ttft_s == pytest.approx(0.05)
+    assert choose(AWARE, ask(2048), [busy], 0.5).ttft_s == pytest.approx(0.3048)
+    assert choose(AWARE, ask(2049), [busy], 0.5).reason is Reason.OVERLOADED
 
 
 def test_a_node_of_unknown_rate_counts_as_the_usual_one() -> None:

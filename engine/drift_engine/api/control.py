@@ -198,4 +198,5 @@ def report(context: Context) -> wire.Report:
         max_running=context.options.max_running,
         bounds=point.range if point else None,
         activity_s_total=stats.activity_s_total if stats else {},
+        ahead=stats.ahead if stats else (),
     )

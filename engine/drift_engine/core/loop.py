@@ -207,22 +207,25 @@ class Core:
             return plans.Plan(self._mode)
         now_s = self._device.clock.now_s()
         legal = self._splits(now_s)
-        rate = None
-        if self._mode not in order.FIRST_COME:
-            rate = self._latency.prefill_tokens_per_s(self._prefill_sms())
         state = pictures.take(
             self._queues,
             self._cache,
             self._planned_limits,
             flights.view(legal),
             flights.requests,
-            rate,
+            self._line_rate(),
             now_s,
             pressed=self._pressed,
             table=self._table.take(legal, self._promise.tbt_s),
         )
         self._pressed = state.pressed
         return planner.plan(self._mode, state, self._latency, now_s)
+
+    def _line_rate(self) -> float | None:
+        """In tokens a second, by which the line is ordered; None: by arrival."""
+        if self._mode in order.FIRST_COME:
+            return None
+        return self._latency.prefill_tokens_per_s(self._prefill_sms())
 
     def _splits(self, now_s: float) -> tuple[wire.Split, ...]:
         """Those within the bounds that the node was given, as long as they hold."""
@@ -421,10 +424,10 @@ class Core:
     # books ------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> wire.Stats:
-        cache, errors = self._cache, self._latency.errors()
+        cache, errors, now_s = self._cache, self._latency.errors(), self._device.clock.now_s()
         return replace(
             self._stats,
-            time_s=self._device.clock.now_s(),
+            time_s=now_s,
             running=len(self._queues.running),
             waiting=len(self._queues.waiting),
             queued_tokens=self._queues.queued_tokens(),
@@ -442,6 +445,7 @@ class Core:
             },
             late_decode_share=errors.decode_under_share,
             decode_context_tokens=self._queues.decode_context_tokens(),
+            ahead=self._queues.ahead_of_new(self._promise, self._line_rate(), now_s),
         )
 
     def _row_s(self) -> float:

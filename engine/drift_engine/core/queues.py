@@ -7,9 +7,14 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+from drift_engine import wire
 from drift_engine.cache import KvCache
-from drift_engine.core.requests import Request
-from drift_engine.scheduling import order, views
+from drift_engine.core.requests import Promise, Request
+from drift_engine.scheduling import ahead, order, views
+
+AHEAD_S = 0.1
+"""For so long what goes before a new prompt counts as the same: with 1,000 that wait finding it takes 1 ms, and
+routers ask four times a second."""
 
 
 def _order(request: Request) -> tuple[int, float, str]:
@@ -25,6 +30,8 @@ class Queues:
         self._line: Sequence[Request] = ()
         self._line_tokens_per_s = 0.0
         self._line_until_s = -math.inf  # until then it stays in this order, if nobody comes or goes
+        self._ahead: tuple[wire.Ahead, ...] = ()
+        self._ahead_until_s = -math.inf
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running)
@@ -105,3 +112,23 @@ class Queues:
         waiting = sum(request.uncached_tokens for request in self.waiting)
         running = sum(len(request.tokens) - request.computed for request in self.running.values())
         return waiting + running - sum(r.drawn_tokens > 0 for r in self.running.values())
+
+    def ahead_of_new(
+        self, promise: Promise, tokens_per_s: float | None, now_s: float
+    ) -> tuple[wire.Ahead, ...]:
+        """Nothing where nobody is queued, or where requests are served as they came: without a rate."""
+        queued = bool(self.waiting) or any(request.prefills for request in self.running.values())
+        if tokens_per_s is None or not queued:
+            return ()
+        if now_s >= self._ahead_until_s:
+            self._ahead = ahead.told(self._queued(), promise.ttft_s, tokens_per_s, now_s)
+            self._ahead_until_s = now_s + AHEAD_S
+        return self._ahead
+
+    def _queued(self) -> Iterator[ahead.Queued]:
+        for one in self.running.values():
+            if one.prefills:
+                left_tokens = len(one.tokens) - one.computed
+                yield ahead.Queued(left_tokens, one.arrival_s, one.deadline_s, one.priority, True)
+        for one in self.waiting:
+            yield ahead.Queued(one.uncached_tokens, one.arrival_s, one.deadline_s, one.priority, False)

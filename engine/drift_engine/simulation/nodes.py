@@ -228,6 +228,7 @@ class SimulatedNode:
             decode_context_tokens=stats.decode_context_tokens if stats else 0,
             max_running=spec.max_running,
             bounds=(point.decode_sms_min, point.decode_sms_max) if point and self._ranged else None,
+            ahead=stats.ahead if stats else (),
         )
 
     def steer(

@@ -5,6 +5,8 @@ It is all that is known of servers that send no reports, and stands in where a r
 
 from __future__ import annotations
 
+from collections import deque
+
 from drift_router.policies import fading
 
 PREFILL_GAIN = 0.1
@@ -42,6 +44,13 @@ Estimate."""
 
 SLOPE_GAIN = 0.02
 """Weight of a report: ten seconds of them. Estimate."""
+
+ARRIVAL_S = 0.05
+"""From a router to a node's planner and into its report: mostly the step at work there, of 25 ms where the promise is
+kept tightly. Estimate."""
+
+FORGOTTEN_S = 2.0
+"""So many seconds' requests are kept where no report comes. An older report counts no more."""
 
 LEAST_SPREAD = 1.0
 """Variance of the number of requests from which on a slope over it means something."""
@@ -129,6 +138,46 @@ class Slope:
         if self._variance < LEAST_SPREAD:
             return 0.0
         return max(0.0, self._covariance / self._variance)
+
+
+class Unseen:
+    """Tokens of requests that wait and that the node's last report can't count yet: they were sent after it, or so
+    shortly before that they were on their way."""
+
+    __slots__ = ("_sent", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._sent: deque[Sent] = deque()
+
+    def sent(self, tokens: int, now_s: float) -> Sent:
+        self._forget(now_s - FORGOTTEN_S)
+        one = Sent(tokens, now_s)
+        self.tokens += tokens
+        self._sent.append(one)
+        return one
+
+    def reported(self, now_s: float) -> None:
+        self._forget(now_s - ARRIVAL_S)
+
+    def seen(self, one: Sent) -> None:
+        """It waits no more, or the node has told of it."""
+        self.tokens -= one.tokens
+        one.tokens = 0
+
+    def _forget(self, until_s: float) -> None:
+        while self._sent and self._sent[0].at_s <= until_s:
+            self.seen(self._sent.popleft())
+
+
+class Sent:
+    """One request's tokens, as long as they are unseen."""
+
+    __slots__ = ("at_s", "tokens")
+
+    def __init__(self, tokens: int, at_s: float) -> None:
+        self.tokens = tokens
+        self.at_s = at_s
 
 
 class Assigned:

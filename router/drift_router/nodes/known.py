@@ -12,7 +12,7 @@ from drift_router import snapshots
 from drift_router.nodes import health
 from drift_router.nodes.addresses import Address
 from drift_router.nodes.breaker import Breaker
-from drift_router.nodes.figures import Assigned, Prefill, Slope, Tail
+from drift_router.nodes.figures import Assigned, Prefill, Slope, Tail, Unseen
 from drift_router.nodes.health import Health
 from drift_router.nodes.peers import NOTHING
 
@@ -38,6 +38,7 @@ class KnownNode:
         "refused",
         "removed",
         "report",
+        "report_peers_tokens",
         "report_s",
         "report_waiting_tokens",
         "slope",
@@ -45,6 +46,7 @@ class KnownNode:
         "tail",
         "told_draining",
         "trust",
+        "unseen",
     )
 
     def __init__(self, address: Address, slot: int, *, warm: bool) -> None:
@@ -64,6 +66,8 @@ class KnownNode:
         self.in_flight = 0
         self.own_waiting_tokens = 0
         self.report_waiting_tokens = 0
+        self.report_peers_tokens = 0  # of that, others'
+        self.unseen = Unseen()
         self.peers = NOTHING
         self.assigned = Assigned()
         self.prefill = Prefill()
@@ -114,12 +118,27 @@ class KnownNode:
         """Of this router, its other workers included."""
         return self.own_waiting_tokens + self.peers.waiting_tokens
 
+    @property
+    def unseen_tokens(self) -> int:
+        """Sent so lately that the last report may not count them."""
+        return self.unseen.tokens + max(0, self.peers.waiting_tokens - self.report_peers_tokens)
+
     def queued_tokens(self, fresh: wire.Report | None) -> int:
         """What the node said, and what happened since; never less than what waits there for sure: our own."""
         waiting = self.waiting_tokens
         if fresh is None:
             return waiting
         return max(waiting, fresh.queued_tokens + waiting - self.report_waiting_tokens)
+
+    def ahead(self, fresh: wire.Report | None) -> tuple[tuple[int, int], ...]:
+        """What the node said goes before a new prompt, by length, and all that was sent so lately that it may not
+        know; never more than what is queued."""
+        if fresh is None or not fresh.ahead:
+            return ()
+        unseen_tokens, most = self.unseen_tokens, self.queued_tokens(fresh)
+        return tuple(
+            [(one.prompt_tokens, min(most, one.queued_tokens + unseen_tokens)) for one in fresh.ahead]
+        )
 
     def prefill_tokens_per_s(self, fresh: wire.Report | None) -> float:
         """As reported; else as observed; else as reported once; else what it is at least."""
@@ -156,6 +175,7 @@ class KnownNode:
             prefill_tokens_per_s=self.prefill_tokens_per_s(fresh),
             timed=self.timed,
             queued_tokens=self.queued_tokens(fresh),
+            ahead=self.ahead(fresh),
             in_flight=self.in_flight + self.peers.in_flight,
             max_in_flight=self.report.max_in_flight if self.report is not None else snapshots.UNBOUNDED,
             fixed_s=self.prefill.fixed_s,

@@ -31,6 +31,10 @@ STALE_S = 2.0
 """Age from which on a report counts no more: eight missed ones. A node whose figures stand still at zero would draw
 all traffic to itself."""
 
+MOST_LENGTHS = 16
+"""Of prompts, for which a node tells what goes before them: four times as many as ours do. A decision looks at them
+all."""
+
 REFRESH_S = 0.1
 """What changes by time alone (warmth, circuits, the age of reports) is looked at this often: no more than 1 % of the
 shortest of those times off, and 1,000 nodes cost 4 % of a core."""
@@ -47,13 +51,24 @@ class IndexFacts(Protocol):
 class Handle:
     """One request on one node. Made by `Registry.sent`, and only to be given back to the registry."""
 
-    __slots__ = ("_ahead_tokens", "_breaker", "_node", "_sent_s", "_stage", "_tokens", "_trial", "slot")
+    __slots__ = (
+        "_ahead_tokens",
+        "_breaker",
+        "_node",
+        "_sent_s",
+        "_stage",
+        "_tokens",
+        "_trial",
+        "_unseen",
+        "slot",
+    )
 
     def __init__(self, node: KnownNode, tokens: int, now_s: float) -> None:
         self.slot = node.slot
         self._node = node
         self._tokens = tokens
         self._ahead_tokens = node.waiting_tokens
+        self._unseen = node.unseen.sent(tokens, now_s)
         self._sent_s = now_s
         self._stage = _WAITING
         self._breaker = node.breaker
@@ -239,6 +254,7 @@ class Registry:
     def _computed(self, handle: Handle) -> None:
         """Its tokens wait no more."""
         handle._node.own_waiting_tokens -= handle._tokens
+        handle._node.unseen.seen(handle._unseen)
 
     def _end(self, handle: Handle, now_s: float) -> None:
         node = handle._node
@@ -302,6 +318,8 @@ class Registry:
             self._restarted(node, now_s)
         node.report, node.report_s = report, now_s
         node.report_waiting_tokens = node.waiting_tokens
+        node.report_peers_tokens = node.peers.waiting_tokens
+        node.unseen.reported(now_s)
         node.told_draining = False
         node.problem = ""
         node.slope.observe(report.running, report.tbt_p50_ms / 1000)
@@ -397,4 +415,8 @@ def _sane(report: wire.Report) -> wire.Report:
         tbt_p99_ms=within(report.tbt_p99_ms, 1e6),
         tbt_per_request_ms=within(report.tbt_per_request_ms, 1e6),
         max_in_flight=max(report.max_in_flight, 1),
+        ahead=tuple(
+            wire.Ahead(counted(one.prompt_tokens), counted(one.queued_tokens))
+            for one in report.ahead[:MOST_LENGTHS]
+        ),
     )

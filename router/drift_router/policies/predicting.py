@@ -4,9 +4,10 @@ late.
     T_i = (queued_i + uncached_i) / R_i + fixed_i + barrier_i        uncached_i = tokens - trust_i * matched_i
     B_i = tbt_i + tbt_per_request_i                                  barrier_i = 0.15 k / (1 - k)
 
-R_i is the prefill rate at the node's present split: a node that gives most of itself to decode looks as slow for
-prompts as it is, and a warming node slower. k is the share of the KV cache that is held once the request is admitted:
-without room there, a request waits however short the queue.
+queued_i is what the node says goes before a prompt of that length: long ones that are late or have time to spare let
+short ones pass. R_i is the prefill rate at the node's present split: a node that gives most of itself to decode looks
+as slow for prompts as it is, and a warming node slower. k is the share of the KV cache that is held once the request
+is admitted: without room there, a request waits however short the queue.
 
 Nodes are compared by a cost that is more careful in two ways:
 
@@ -84,7 +85,13 @@ def predict(ask: Ask, nodes: Sequence[Node], matches: Mapping[int, int]) -> list
         uncached = tokens - held_tokens
         if uncached < 1.0:
             uncached = 1.0
-        work_tokens = node.queued_tokens + uncached
+        queued_tokens = node.queued_tokens
+        if queued_tokens:
+            for length, ahead_tokens in node.ahead:
+                if uncached <= length:
+                    queued_tokens = ahead_tokens
+                    break
+        work_tokens = queued_tokens + uncached
         other_s = node.fixed_s
         full = node.kv_usage
         if node.kv_tokens:
