@@ -197,6 +197,50 @@ def test_where_rows_share_the_passes_a_prefill_takes_longer() -> None:
         ) is expected
 
 
+class Reusing(Speeds):
+    """A prompt's tokens take the longer the more is before them: behind 10,000 that are cached, six times as long."""
+
+    def pass_s(self, load: Load, sms: int) -> float | None:
+        return (super().pass_s(load, sms) or 0.0) + 1e-6 * load.new_times_reused / sms
+
+
+def test_who_overtakes_beside_rows_gets_the_chunk_that_its_own_context_allows() -> None:
+    """The rows have 80 ms; 100 tokens behind 10,000 would take 170 beside their step."""
+    row, speeds = decoding("d", 9), Reusing(0.02, 0.002)
+    late = new("p", 10_100, cached=10_000, idle=0, deadline_s=0.6)
+    running = (under_way(deadline_s=9.0), row)
+    picture = state(waiting=(late,), running=running, free=2000, lanes=lanes())
+    plan = planner.plan(wire.Mode.FUSED, picture, speeds, 0.0)
+    assert served(plan)[0] == "p"
+    load = Load.prefill([(chunk.tokens, chunk.reused_tokens) for chunk in plan.prefill])
+    step_s = speeds.pass_s(admission.make_room(picture).decode + load, 8)
+    assert step_s is not None
+    assert step_s <= row.tbt_target_s
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "expected"),
+    [
+        (0.2, ["p", "long"]),
+        (0.05, ["p"]),  # would be late at the end of a full pass
+    ],
+)
+def test_a_pass_that_rows_share_is_filled_up_behind_who_overtakes(
+    deadline_s: float, expected: list[str]
+) -> None:
+    picture = replace(between(40, deadline_s, under_way()), running=(under_way(), decoding("d", 9)))
+    plan = planner.plan(wire.Mode.FUSED, picture, SPEEDS, 0.0)
+    assert served(plan) == expected
+    assert plan.prefill[0].tokens == 40
+    if len(expected) > 1:
+        (usual,) = planner.plan(wire.Mode.FUSED, replace(picture, waiting=()), SPEEDS, 0.0).prefill
+        assert sum(chunk.tokens for chunk in plan.prefill) == usual.tokens
+
+
+def test_of_a_pass_without_rows_who_overtakes_has_all() -> None:
+    assert served(planner.plan(wire.Mode.FUSED, between(40, 0.2, under_way()), SPEEDS, 0.0)) == ["p"]
+
+
 class Contended(Speeds):
     """Beside another lane everything takes half as long again."""
 

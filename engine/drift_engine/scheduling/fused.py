@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from drift_engine import wire
 from drift_engine.latency.loads import Load
 from drift_engine.scheduling import admission, lookahead, overtaking, slack
-from drift_engine.scheduling.admission import Room
+from drift_engine.scheduling.admission import Admitted, Room
 from drift_engine.scheduling.plans import Chunk, Plan
 from drift_engine.scheduling.predictions import Predictions
-from drift_engine.scheduling.views import State
+from drift_engine.scheduling.views import State, Waiting
 
 MIN_CHUNK_TOKENS = 32
 """Prefill always moves by this much, or a target that no chunk can meet would starve it."""
@@ -44,13 +45,13 @@ def plan(
 
     `budget_tokens` is the budget where it is known already.
     """
+    step_s = allowed_s(state, room, latency, now_s)
     if budget_tokens is None:
-        step_s = allowed_s(state, room, latency, now_s)
         budget_tokens = find_budget_tokens(state, room.decode, step_s, pending(state, room), latency)
     admitted: tuple[str, ...] = ()
     chunks: tuple[Chunk, ...] = ()
     if (first := overtaking.between_passes(state, room, latency, now_s, budget_tokens)) is not None:
-        admitted, chunks = admission.prefill_alone(state, room, first, budget_tokens)
+        admitted, chunks = _overtaken(state, room, first, step_s, latency, now_s)
     if not chunks:
         admitted, chunks = admission.prefill(state, room, budget_tokens, newest_first=True)
     return Plan(
@@ -61,6 +62,21 @@ def plan(
         prefill=chunks,
         steps=1 if chunks else lookahead.steps(state, room),
     )
+
+
+def _overtaken(
+    state: State, room: Room, first: Waiting, step_s: float, latency: Predictions, now_s: float
+) -> Admitted:
+    """A chunk of who goes first and, where its first token has the time, what the pass has room for of those that it
+    goes before: short prompts that come one after the other would leave most of their passes empty."""
+    others = replace(state, waiting=())
+    pieces = [(first.tokens - first.cached_tokens, first.cached_tokens), *pending(others, room)]
+    budget_tokens = find_budget_tokens(state, room.decode, step_s, pieces, latency)
+    admitted, chunks = admission.prefill_alone(state, room, first, budget_tokens)
+    left_tokens = budget_tokens - sum([chunk.tokens for chunk in chunks])
+    if admitted and left_tokens > 0 and room.decoding and not now_s < first.deadline_s < now_s + step_s:
+        chunks += admission.prefill(others, room, left_tokens, newest_first=True)[1]
+    return admitted, chunks
 
 
 def allowed_s(state: State, room: Room, latency: Predictions, now_s: float) -> float:
