@@ -36,6 +36,7 @@ from drift_engine.bench import shaping, traces
 from drift_engine.bench.results import Result, Slo, Workload
 from drift_engine.bench.traces import Trace
 from drift_engine.hardware import shapes
+from drift_engine.simulation.dispatching import Making
 from drift_engine.simulation.studies import Study
 from drift_router.snapshots import Policy
 
@@ -80,7 +81,15 @@ SETUPS = {
 }
 
 
-def study(trace: Trace, requests: int, scale: float, setup: Setup, gbit_per_s: float) -> Study:
+def study(
+    trace: Trace,
+    requests: int,
+    scale: float,
+    setup: Setup,
+    gbit_per_s: float,
+    dispatcher: Making | None = None,
+) -> Study:
+    """`dispatcher` in place of the setup's router."""
     shape = shaping.Shape(requests=requests, spread=True, rate_scale=scale)
     system = System(
         slo=SLO, policy=setup.policy, mode=setup.mode, moved=setup.moved, nodes=NODES, split=setup.roles
@@ -97,7 +106,7 @@ def study(trace: Trace, requests: int, scale: float, setup: Setup, gbit_per_s: f
         nodes=NODES,
         mode=setup.mode,
         routing=setup.policy.value,
-        dispatcher=system.dispatcher,
+        dispatcher=dispatcher or system.dispatcher,
         attach=system.attach,
         link=link,
     )
