@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
-from drift_router.options import Limits
-from running_router import TOKEN, Caller, ask, chat, routing, run
+import node_reports
+from drift_engine import wire
+from drift_router.options import Limits, Promise
+from running_router import TOKEN, Caller, ask, chat, routing, run, until
 from scripted_node import Received, ScriptedNode, answer, hang, raw, said, stream
 
 ANSWER = b'{"id":"chatcmpl-1","choices":[]}'
@@ -202,6 +205,36 @@ def test_servers_of_unknown_speed_keep_nobody_waiting() -> None:
         async with routing(*nodes) as router:
             asked = [ask(router, chat(f"{who} " * 20_000)) for who in range(16)]
             assert [one.status for one in await asyncio.gather(*asked)] == [200] * 16
+
+    run(test())
+
+
+def test_a_short_prompt_is_not_kept_from_a_node_where_it_overtakes_long_ones() -> None:
+    """Nine seconds are queued there, of which nothing goes before a short one; a long one waits in the router."""
+
+    async def test() -> None:
+        def says(queued_tokens: int, uptime_s: float) -> None:
+            node.pages["/control/v1/report"] = msgspec.json.encode(
+                node_reports.report(
+                    node="a",
+                    running=1,
+                    waiting=4,
+                    queued_tokens=queued_tokens,
+                    prefill_tokens_per_s=10_000.0,
+                    ahead=(wire.Ahead(512, 0),),
+                    uptime_s=uptime_s,
+                )
+            )
+
+        node = ScriptedNode("a", answer(ANSWER), ours=True)
+        says(90_000, 100.0)
+        async with routing(node, promise=Promise(ttft_ms=1000, tbt_ms=1000)) as router:
+            await until(lambda: any(one.queued_tokens for one in router.registry.snapshot(router.now_s())))
+            long = asyncio.create_task(ask(router, chat("long " * 2000)))
+            assert (await ask(router, chat("short"))).status == 200
+            assert [one.json["messages"][0]["content"] for one in node.generations] == ["short"]
+            says(0, 101.0)
+            assert (await long).status == 200
 
     run(test())
 
