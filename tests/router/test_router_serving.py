@@ -10,8 +10,9 @@ import pytest
 import node_reports
 from drift_engine import wire
 from drift_router.options import Limits, Promise
-from running_router import TOKEN, Caller, ask, chat, routing, run, until
+from running_router import TOKEN, Caller, ask, chat, routing, run
 from scripted_node import Received, ScriptedNode, answer, hang, raw, said, stream
+from waiting import until
 
 ANSWER = b'{"id":"chatcmpl-1","choices":[]}'
 
