@@ -37,6 +37,8 @@ def test_what_can_be_is_left_as_it_is() -> None:
         ({"epoch": 1 << 60}, "epoch: 1152921504606846976 cannot be"),
         ({"legal_splits": (wire.Split(0, 4),)}, "split: 0 SMs cannot be"),
         ({"legal_splits": (wire.Split(1, 1),) * 1000}, "it has more than 128 splits"),
+        ({"ahead": (wire.Ahead(512, -7),)}, "ahead: -7 cannot be"),
+        ({"ahead": (wire.Ahead(512, 0),) * 17}, "it has more than 16 lengths in ahead"),
         ({"bounds": (3, 9999)}, "bounds: 9999 SMs cannot be"),
         ({"costs": (COST,)}, "contention: nan cannot be"),
         ({"whole": wire.SplitCost(4, 4, (0, 0, -1e-5, 0), (0, 0, 0))}, "costs: -1e-05 cannot be"),

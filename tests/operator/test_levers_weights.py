@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lever_scenes
+from drift_engine import wire
 from drift_operator.driftservice import Slo
 from drift_operator.levers import leaving, weights
 from drift_operator.levers.decisions import Decision
@@ -56,6 +57,7 @@ node = lever_scenes.node
         ({"queued_tokens": 8000}, 0.5),
         ({"queued_tokens": 16_000}, 0.0),
         ({"queued_tokens": 1, "prefill_tokens_per_s": 0.0}, 0.0),
+        ({"queued_tokens": 90_000, "ahead": (wire.Ahead(512, 0), wire.Ahead(2048, 4000))}, 0.75),
         ({"running": 4, "tbt_p99_ms": 79.0}, 1.0),
         ({"running": 4, "tbt_p99_ms": 100.0}, 0.75),
         ({"running": 0, "tbt_p99_ms": 500.0}, 1.0),
@@ -64,6 +66,15 @@ node = lever_scenes.node
 )
 def test_headroom_is_what_is_left_of_the_scarcest(changes: dict[str, Any], room: float) -> None:
     assert weights.headroom(lever_scenes.gpu_report(**changes), SLO) == pytest.approx(room)
+
+
+def test_a_long_prompt_may_wait_longer_where_the_promise_grows_with_it() -> None:
+    """40,000 tokens are a second; a prompt of 500 has half of one, one of 8,000 has two."""
+    ahead = wire.Ahead(500, 4000), wire.Ahead(8000, 20_000)
+    slo = Slo.model_validate({"ttft": {"perTokenMs": 0.2}})
+    assert weights.headroom(lever_scenes.gpu_report(queued_tokens=90_000, ahead=ahead), slo) == pytest.approx(
+        0.75
+    )
 
 
 def test_nodes_that_are_alike_are_told_nothing() -> None:

@@ -36,6 +36,9 @@ MOST_CLASSES = 16
 MOST_SPLITS = 128
 """Twice those of a device of 132 SMs in steps of two."""
 
+MOST_LENGTHS = 16
+"""Twice those for which a node tells what goes before a prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -171,6 +174,10 @@ def _report_faults(report: wire.Report) -> Iterator[str]:
         ),
         1000 * MOST_S,
     )
+    if len(report.ahead) > MOST_LENGTHS:
+        yield f"it has more than {MOST_LENGTHS} lengths in ahead"
+    for one in report.ahead:
+        yield from _counts((("ahead", one.prompt_tokens), ("ahead", one.queued_tokens)))
     if len(report.legal_splits) > MOST_SPLITS or len(report.costs) > MOST_SPLITS:
         yield f"it has more than {MOST_SPLITS} splits"
     for split in (*report.legal_splits, *((report.split,) if report.split else ())):

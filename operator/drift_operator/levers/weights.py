@@ -90,13 +90,23 @@ class WeightsState:
 
 def headroom(report: wire.Report, slo: Slo) -> float:
     """0: it can take no more within the promise; 1: it has nothing to do."""
-    queue = 0.0
-    if report.queued_tokens:
-        rate = report.prefill_tokens_per_s
-        waiting_s = report.queued_tokens / rate if rate else math.inf
-        queue = waiting_s / (slo.ttft.target_ms / 1000)
+    queue = _queue_share(report, slo) if report.queued_tokens else 0.0
     excess = report.tbt_p99_ms / slo.tbt.target_ms - 1.0 if report.running else 0.0
     return max(0.0, 1.0 - max(queue, excess, report.kv_usage))
+
+
+def _queue_share(report: wire.Report, slo: Slo) -> float:
+    """Of its time to first token, what a new prompt would wait: of the length that is worst off, where the node tells
+    by length. Long prompts that let others pass take nothing from those."""
+    if not report.prefill_tokens_per_s:
+        return math.inf
+    ahead = report.ahead or (wire.Ahead(0, report.queued_tokens),)
+    return max(
+        one.queued_tokens
+        / report.prefill_tokens_per_s
+        / ((slo.ttft.target_ms + slo.ttft.per_token_ms * one.prompt_tokens) / 1000)
+        for one in ahead
+    )
 
 
 def adopt(state: WeightsState, nodes: Sequence[Node], now_s: float) -> WeightsState:

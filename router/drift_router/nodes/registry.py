@@ -32,8 +32,7 @@ STALE_S = 2.0
 all traffic to itself."""
 
 MOST_LENGTHS = 16
-"""Of prompts, for which a node tells what goes before them: four times as many as ours do. A decision looks at them
-all."""
+"""Of prompts, for which a node tells what goes before them: twice as many as ours. A decision looks at them all."""
 
 REFRESH_S = 0.1
 """What changes by time alone (warmth, circuits, the age of reports) is looked at this often: no more than 1 % of the
