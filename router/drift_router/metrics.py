@@ -132,7 +132,7 @@ def _of_nodes(nodes: Iterable[NodeStatus]) -> Iterator[Metric]:
         "weight": ("The operator's wish, 0 to 1.", lambda node: node.weight),
         "warmth": ("Of its full share, 0 to 1.", lambda node: node.warmth),
         "trust": ("Share of the index's promises that its answers confirm.", lambda node: node.trust),
-        "queued_tokens": ("Uncached prompt tokens before it.", lambda node: node.queued_tokens),
+        "queued_tokens": ("Uncached prompt tokens that it has to compute.", lambda node: node.queued_tokens),
         "prefill_tokens_per_second": ("As the router believes.", lambda node: node.prefill_tokens_per_s),
         "circuit_state": ("0 closed, 1 half-open, 2 open.", lambda node: CIRCUITS[node.circuit]),
     }

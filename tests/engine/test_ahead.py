@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,8 +69,28 @@ def test_who_has_waited_for_too_long_is_passed_by_nobody() -> None:
 
 
 def test_priorities_go_first() -> None:
-    found = told(queued(3000, priority=1), queued(500, priority=-1, under_way=True))
+    found = told(queued(3000, priority=1), queued(500, priority=-1))
     assert set(found.values()) == {3000}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "waited_s", "expected"),
+    [(4000, 0.0, 4000), (90_000, 0.0, 0), (90_000, 9.99, 90_000)],
+)
+def test_one_of_less_priority_that_is_under_way_is_passed_like_any_other(
+    tokens: int, waited_s: float, expected: int
+) -> None:
+    assert told(queued(tokens, waited_s=waited_s, under_way=True, priority=-1))[512] == expected
+
+
+def test_who_would_be_late_alone_waits_for_all() -> None:
+    """It steps back behind those that can be in time and behind those that came earlier."""
+    some = queued(2000, waited_s=3.0), queued(300), queued(1500, under_way=True)
+    found = {
+        one.prompt_tokens: one.queued_tokens for one in ahead.told(some, lambda _: 0.4, TOKENS_PER_S, NOW_S)
+    }
+    assert found[65_536] == found[8192] == 3800
+    assert found[512] < 3800
 
 
 prompts = st.lists(
@@ -87,11 +108,12 @@ prompts = st.lists(
 
 @given(prompts)
 def test_no_more_goes_before_it_than_there_is_nor_less_than_what_is_firm(some: Sequence[Queued]) -> None:
-    most = sum(one.tokens for one in some if one.priority >= 0)
+    counted = [one for one in some if one.priority >= 0 or one.under_way]
+    most = sum(one.tokens for one in counted)
     least = sum(
         one.tokens
-        for one in some
-        if one.priority > 0 or (one.priority == 0 and order.firm_s(one.arrival_s, one.deadline_s) <= NOW_S)
+        for one in counted
+        if one.priority > 0 or order.firm_s(one.arrival_s, one.deadline_s) <= NOW_S
     )
     assert all(least <= tokens <= most for tokens in told(*some).values())
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 import api_node
+import fake_core
 import http_calls
 import waiting
 from drift_engine import wire
@@ -62,6 +63,7 @@ def test_report(node: api_node.ApiNode) -> None:
     assert (report.node, report.model, report.ready, report.draining) == ("node-0", "small", True, False)
     assert (report.in_flight, report.running, report.kv_pages_total) == (0, 0, 1024)
     assert report.tbt_p50_ms > 0
+    assert report.ahead == fake_core.AHEAD
     with node.stalled():
         asking = threading.Thread(target=http_calls.post, args=(node.url, "/v1/chat/completions", CHAT))
         asking.start()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from drift_engine import wire
 from drift_engine.cache import KvCache, OutOfPages, Sequence
 from drift_engine.core import pictures
-from drift_engine.core.queues import Queues
+from drift_engine.core.queues import AHEAD_S, Queues
 from drift_engine.core.requests import Promise, Request
 from drift_engine.scheduling import order, overtaking, views
 
@@ -156,3 +156,31 @@ def test_behind_a_long_prompt_others_are_seen_where_one_is_under_way() -> None:
     assert seen() == 1
     queues.admit("under way")
     assert seen() == overtaking.OVERTAKERS
+
+
+# what goes before a new prompt
+
+
+def test_what_goes_before_a_new_prompt_is_known_as_soon_as_somebody_comes() -> None:
+    queues, promise = Queues(), Promise(wire.Targets(400.0, 0.0, 80.0))
+
+    def shortest(now_s: float) -> int | None:
+        found = queues.ahead_of_new(promise, 1000.0, now_s)
+        return found[0].queued_tokens if found else None
+
+    assert shortest(0.0) is None
+    queues.enqueue(request("a", 0.0, [1] * 100, promise))
+    assert shortest(0.01) == 100
+    queues.enqueue(request("b", 0.02, [2] * 30, promise))
+    assert shortest(0.02) == 130
+    queues.admit("b").computed = 29  # its last token is computed soon
+    assert shortest(0.02 + 2 * AHEAD_S) == 101
+    queues.remove(queues.running["b"])
+    queues.remove(queues.waiting[0])
+    assert shortest(0.5) is None
+
+
+def test_served_first_come_first_served_nothing_is_told_by_length() -> None:
+    queues, promise = Queues(), Promise(wire.Targets(400.0, 0.0, 80.0))
+    queues.enqueue(request("a", 0.0, [1] * 100, promise))
+    assert queues.ahead_of_new(promise, None, 0.0) == ()

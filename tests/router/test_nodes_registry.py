@@ -405,6 +405,15 @@ def test_what_was_on_its_way_when_the_report_was_made_counts() -> None:
     assert only(registry, 0.6).ahead == ((512, 0),)
 
 
+def test_where_reports_are_seldom_all_that_was_sent_since_counts() -> None:
+    registry, _ = made(A)
+    registry.stale_s = 12.0
+    registry.reported(0, report(queued_tokens=90_000, ahead=(wire.Ahead(512, 0),), uptime_s=101), 0.2)
+    for second in range(1, 5):
+        sent(registry, 0, 1000, float(second))
+    assert only(registry, 4.1).ahead == ((512, 4000),)
+
+
 def test_what_other_workers_sent_since_the_report_goes_before_it_too() -> None:
     registry, _ = made(A)
     registry.peers("a", Load(2000, 1))

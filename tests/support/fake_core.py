@@ -31,6 +31,9 @@ EOS = 2
 PAGE_TOKENS = 16
 CONTEXT_TOKENS = 2048
 
+AHEAD = (wire.Ahead(512, 7), wire.Ahead(1024, 70))
+"""What it says goes before a new prompt."""
+
 ANSWER = "Hello from Drift! 你好 🙂 the lazy dog."
 
 
@@ -245,6 +248,7 @@ class FakeCore:
             generation_tokens_total=counts.generated,
             forward_s_total=0.001 * counts.steps,
             overhead_s_total=0.0001 * counts.steps,
+            ahead=AHEAD,
         )
 
 

@@ -284,6 +284,7 @@ class Core:
         self._queues.remove(request)
         self._give_back(request)
         request.rest()
+        request.waiting_view(self._cache)
         self._queues.enqueue(request)
         self._stats = replace(self._stats, preemptions_total=self._stats.preemptions_total + 1)
 

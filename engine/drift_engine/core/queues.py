@@ -13,8 +13,8 @@ from drift_engine.core.requests import Promise, Request
 from drift_engine.scheduling import ahead, order, views
 
 AHEAD_S = 0.1
-"""For so long what goes before a new prompt counts as the same: with 1,000 that wait finding it takes 1 ms, and
-routers ask four times a second."""
+"""For so long what goes before a new prompt counts as the same, if nobody comes: with 1,000 that wait it takes 1 ms
+to find it, and routers ask four times a second."""
 
 
 def _order(request: Request) -> tuple[int, float, str]:
@@ -39,7 +39,7 @@ class Queues:
     def enqueue(self, request: Request) -> None:
         """Behind those of its priority that came earlier: a preempted request returns to its old place."""
         bisect.insort(self.waiting, request, key=_order)
-        self._line_until_s = -math.inf
+        self._line_until_s = self._ahead_until_s = -math.inf
 
     def find(self, request_id: str) -> Request | None:
         running = self.running.get(request_id)
@@ -116,7 +116,7 @@ class Queues:
     def ahead_of_new(
         self, promise: Promise, tokens_per_s: float | None, now_s: float
     ) -> tuple[wire.Ahead, ...]:
-        """Nothing where nobody is queued, or where requests are served as they came: without a rate."""
+        """Empty where nobody is queued, or where requests are served as they came: without a rate."""
         queued = bool(self.waiting) or any(request.prefills for request in self.running.values())
         if tokens_per_s is None or not queued:
             return ()

@@ -48,9 +48,11 @@ def told(
     firm_tokens = 0
     passable: list[_Passable] = []
     for tokens, arrival_s, deadline_s, priority, under_way in queued:
-        if priority > 0 or (priority == 0 and now_s >= order.firm_s(arrival_s, deadline_s)):
+        if priority < 0 and not under_way:
+            continue
+        if priority > 0 or now_s >= order.firm_s(arrival_s, deadline_s):
             firm_tokens += tokens
-        elif priority == 0:
+        else:
             at_work = under_way or now_s >= order.aged_s(arrival_s, deadline_s)
             passable.append(_Passable(tokens, deadline_s - tokens * token_s, at_work))
     return tuple(
@@ -66,6 +68,8 @@ def _ahead(
 ) -> int:
     own_s = length * token_s
     start_s = now_s + ttft_s - own_s
+    if start_s < now_s:  # late whatever goes before it: behind all
+        return firm_tokens + sum([one.tokens for one in passable])
     in_line = lasting = firm_tokens
     for tokens, other_start_s, at_work in passable:
         if other_start_s < now_s:  # late: behind those in time, unless it is at work

@@ -3,7 +3,7 @@
 In: the nodes' reports. Out: a weight from 0 to 1 for each, the largest 1. A node's headroom is the least of what is
 left of its TTFT target by its queue, of its TBT target by its gaps, and of its KV cache:
 
-    headroom = 1 - max(queued / rate / target, p99 gap / target - 1, KV use)        smoothed
+    headroom = 1 - max(wait / target, p99 gap / target - 1, KV use)                 smoothed
     wanted = headroom / (largest * (1 - ALIKE)), at most 1      0 for a node that leaves, rising for a new one
 
 Nodes that are about alike all have 1, and a weight moves only by a real difference: a steady service is told nothing.
@@ -19,6 +19,7 @@ loop comes to rest whatever its gain and delay are.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -96,15 +97,18 @@ def headroom(report: wire.Report, slo: Slo) -> float:
 
 
 def _queue_share(report: wire.Report, slo: Slo) -> float:
-    """Of its time to first token, what a new prompt would wait: of the length that is worst off, where the node tells
-    by length. Long prompts that let others pass take nothing from those."""
+    """Of its time to first token, what a new prompt would wait, at most all; the mean over the lengths for which the
+    node tells it. Long prompts that let others pass take nothing from those."""
     if not report.prefill_tokens_per_s:
-        return math.inf
+        return 1.0
     ahead = report.ahead or (wire.Ahead(0, report.queued_tokens),)
-    return max(
-        one.queued_tokens
-        / report.prefill_tokens_per_s
-        / ((slo.ttft.target_ms + slo.ttft.per_token_ms * one.prompt_tokens) / 1000)
+    return statistics.mean(
+        min(
+            1.0,
+            one.queued_tokens
+            / report.prefill_tokens_per_s
+            / ((slo.ttft.target_ms + slo.ttft.per_token_ms * one.prompt_tokens) / 1000),
+        )
         for one in ahead
     )
 

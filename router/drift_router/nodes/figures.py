@@ -49,9 +49,6 @@ ARRIVAL_S = 0.05
 """From a router to a node's planner and into its report: mostly the step at work there, of 25 ms where the promise is
 kept tightly. Estimate."""
 
-FORGOTTEN_S = 2.0
-"""So many seconds' requests are kept where no report comes. An older report counts no more."""
-
 LEAST_SPREAD = 1.0
 """Variance of the number of requests from which on a slope over it means something."""
 
@@ -150,8 +147,9 @@ class Unseen:
         self.tokens = 0
         self._sent: deque[Sent] = deque()
 
-    def sent(self, tokens: int, now_s: float) -> Sent:
-        self._forget(now_s - FORGOTTEN_S)
+    def sent(self, tokens: int, now_s: float, kept_s: float) -> Sent:
+        """Without a report it is kept for `kept_s`, after which the last one counts no more."""
+        self._forget(now_s - kept_s)
         one = Sent(tokens, now_s)
         self.tokens += tokens
         self._sent.append(one)

@@ -62,12 +62,12 @@ class Handle:
         "slot",
     )
 
-    def __init__(self, node: KnownNode, tokens: int, now_s: float) -> None:
+    def __init__(self, node: KnownNode, tokens: int, now_s: float, stale_s: float) -> None:
         self.slot = node.slot
         self._node = node
         self._tokens = tokens
         self._ahead_tokens = node.waiting_tokens
-        self._unseen = node.unseen.sent(tokens, now_s)
+        self._unseen = node.unseen.sent(tokens, now_s, stale_s)
         self._sent_s = now_s
         self._stage = _WAITING
         self._breaker = node.breaker
@@ -188,7 +188,7 @@ class Registry:
         node = self._by_slot.get(slot)
         if node is None or node.removed or not (self._last_resort or node.breaker.admits(now_s)):
             return None
-        handle = Handle(node, uncached_tokens, now_s)
+        handle = Handle(node, uncached_tokens, now_s, self.stale_s)
         node.in_flight += 1
         node.own_waiting_tokens += uncached_tokens
         node.assigned.add(uncached_tokens, now_s)
