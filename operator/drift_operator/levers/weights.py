@@ -19,7 +19,6 @@ loop comes to rest whatever its gain and delay are.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -97,18 +96,15 @@ def headroom(report: wire.Report, slo: Slo) -> float:
 
 
 def _queue_share(report: wire.Report, slo: Slo) -> float:
-    """Of its time to first token, what a new prompt would wait, at most all; the mean over the lengths for which the
-    node tells it. Long prompts that let others pass take nothing from those."""
+    """Of its time to first token, what a new prompt would wait: one of the length that is worst off, where the node
+    tells by length."""
     if not report.prefill_tokens_per_s:
-        return 1.0
+        return math.inf
     ahead = report.ahead or (wire.Ahead(0, report.queued_tokens),)
-    return statistics.mean(
-        min(
-            1.0,
-            one.queued_tokens
-            / report.prefill_tokens_per_s
-            / ((slo.ttft.target_ms + slo.ttft.per_token_ms * one.prompt_tokens) / 1000),
-        )
+    return max(
+        one.queued_tokens
+        / report.prefill_tokens_per_s
+        / ((slo.ttft.target_ms + slo.ttft.per_token_ms * one.prompt_tokens) / 1000)
         for one in ahead
     )
 
